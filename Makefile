@@ -1,0 +1,44 @@
+# make train · make test · make lint · make lock · make help: each builds .venv from the lock when it must.
+.DEFAULT_GOAL := help
+.PHONY: help train test lint lock venv clean
+SHELL := /bin/sh
+
+VENV := .venv
+STAMP := $(VENV)/.installed-from-lock
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$p && break; done)
+ARGS ?=
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo 'ARGS="..." passes Hydra overrides to make train, and options of pytest to make test.'
+
+train: $(STAMP) ## Meta-train MAML on the embedded glyphs (ARGS="data=omniglot ..." changes what is run)
+	$(VENV)/bin/python src/run.py experiment=quickstart $(ARGS)
+
+test: $(STAMP) ## Run every test
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## Check format (ruff), types (mypy) and floors (import-linter)
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+lock: $(STAMP) ## Rewrite requirements.txt from pyproject.toml
+	$(VENV)/bin/uv pip compile pyproject.toml --universal --group dev --upgrade --no-header --no-annotate \
+		--quiet --output-file requirements.txt
+
+venv: $(STAMP) ## Build .venv without running anything
+
+clean: ## Remove .venv
+	rm -rf $(VENV)
+
+# The lock is complete, so pip resolves nothing: this is what overrides torchmeta's outdated pins (README.md).
+$(STAMP): requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo 'No Python 3.11, 3.12 or 3.13 found: install one, or name it: make PYTHON=/path/to/python'; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

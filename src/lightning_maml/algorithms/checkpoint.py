@@ -1,0 +1,51 @@
+"""Whether a checkpoint fits the learner it is meant for, told before anything is loaded into it."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_maml.algorithms.outer_loop import OuterLoop
+from lightning_maml.settings import SettingError
+
+_SETTING = "train.ckpt_path"
+
+
+def check_checkpoint(path: str, algorithm: OuterLoop) -> None:
+    """Compare a checkpoint's weights with the algorithm's, name by name and shape by shape.
+
+    Raises:
+        SettingError: if the file is missing, is no checkpoint of this project, or holds another network or another
+            number of outputs.
+    """
+    found = _state_dict(path)
+    wanted = {name: tuple(value.shape) for name, value in algorithm.state_dict().items()}
+    shapes = {name: tuple(value.shape) for name, value in found.items()}
+    if shapes == wanted:
+        return
+    different = [name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name)]
+    heads = [name for name in different if ".head." in name and name in wanted and name in shapes]
+    if len(heads) == len(different) and all(shapes[name][1:] == wanted[name][1:] for name in heads):
+        ways, needed = shapes[heads[0]][0], wanted[heads[0]][0]
+        raise SettingError(
+            _SETTING, path, f"it was trained with {ways} outputs, this run has {needed}; set data.datamodule.nway={ways}"
+        )
+    name = min(different)
+    raise SettingError(
+        _SETTING,
+        path,
+        f"it was trained for another network ({name} is {shapes.get(name, 'absent')} there, "
+        f"{wanted.get(name, 'absent')} here); give the model=, data= and algorithm= overrides that it was trained with",
+    )
+
+
+def _state_dict(path: str) -> dict[str, Any]:
+    if not Path(path).is_file():
+        raise SettingError(_SETTING, path, "there is no such file; a run keeps its own in checkpoints/last.ckpt")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        state_dict: dict[str, Any] = checkpoint["state_dict"]
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError) as error:
+        raise SettingError(_SETTING, path, "it is no checkpoint of a run, or it is damaged; give another") from error
+    return state_dict

@@ -1,0 +1,127 @@
+"""What people look at: learning curves, and accuracy against inner steps."""
+
+import csv
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from lightning_maml.algorithms import OuterLoop, ci95
+
+log = logging.getLogger(__name__)
+
+# Okabe and Ito's colours, which people with any colour vision tell apart.
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+_SPLITS = (("metatrain", "meta-train", BLUE), ("metaval", "meta-validation", ORANGE))
+
+
+class Curves(pl.Callback):
+    """`curves.png`: query loss and accuracy, meta-train and meta-validation, over meta-updates. Redrawn from
+    `metrics.csv` after every validation, so that it can be watched.
+
+    Args:
+        run_dir: the run's folder.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self._run_dir = Path(run_dir)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._draw(trainer)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._draw(trainer)
+        _send(trainer, "curves", self._run_dir / "curves.png")
+
+    @rank_zero_only
+    def _draw(self, trainer: pl.Trainer) -> None:
+        metrics = self._run_dir / "metrics.csv"
+        if trainer.sanity_checking or trainer.fast_dev_run or not metrics.exists():  # type: ignore[attr-defined]
+            return
+        with metrics.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        draw_curves(rows, self._run_dir / "curves.png")
+
+
+class Adaptation(pl.Callback):
+    """`adaptation.png`: query accuracy (loss, for regression) after each inner step of meta-test, with its 95 %
+    interval over tasks.
+
+    Args:
+        run_dir: the run's folder.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self._run_dir = Path(run_dir)
+
+    @rank_zero_only
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, OuterLoop)
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        trajectory = pl_module.test_trajectory
+        accuracy = trajectory.query_accuracy
+        values = trajectory.query_loss if accuracy is None else accuracy
+        path = self._run_dir / "adaptation.png"
+        draw_adaptation(
+            values.mean(dim=0).tolist(), ci95(values).tolist(), len(values), path, is_accuracy=accuracy is not None
+        )
+        _send(trainer, "adaptation", path)
+
+
+def draw_curves(rows: Iterable[dict[str, Any]], path: Path) -> None:
+    """Draw the lines of a `metrics.csv` that hold an outer loss or accuracy."""
+    rows = list(rows)
+    panels = [("outer_loss", "query loss")]
+    if any(row.get("metaval/outer_accuracy") or row.get("metatrain/outer_accuracy") for row in rows):
+        panels.append(("outer_accuracy", "query accuracy"))
+    figure = Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
+    for axes, (metric, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for split, name, colour in _SPLITS:
+            points = [(int(row["step"]), float(row[key])) for row in rows if row.get(key := f"{split}/{metric}")]
+            if points:
+                marker = "o" if split == "metaval" or len(points) == 1 else None
+                steps, values = zip(*points, strict=True)
+                axes.plot(steps, values, color=colour, label=name, marker=marker, markersize=4)
+        _finish(axes, "meta-updates", f"{label} after adaptation", percent=metric == "outer_accuracy")
+        axes.legend(frameon=False)
+    figure.suptitle("Learning curves")
+    figure.savefig(path, dpi=150)
+
+
+def draw_adaptation(
+    means: list[float], intervals: list[float], num_tasks: int, path: Path, *, is_accuracy: bool
+) -> None:
+    """Draw one value for each inner step, with its interval."""
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.errorbar(range(len(means)), means, yerr=intervals, color=BLUE, marker="o", capsize=4)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    what = "query accuracy" if is_accuracy else "query loss"
+    _finish(axes, "inner steps", what, percent=is_accuracy)
+    axes.set_title(f"Adaptation on {num_tasks} meta-test tasks (bars: 95 % interval)", fontsize=11)
+    figure.savefig(path, dpi=150)
+
+
+def _finish(axes: Axes, x: str, y: str, *, percent: bool) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    if percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(alpha=0.3)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _send(trainer: pl.Trainer, key: str, path: Path) -> None:
+    """Show a picture in Weights & Biases too."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and path.exists():
+            logger.log_image(key, [str(path)])

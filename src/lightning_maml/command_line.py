@@ -1,0 +1,101 @@
+"""What stands between the shell and a Hydra main function: `.env`, settings of earlier days, errors in one line.
+
+Imports nothing heavy, so that `--help` answers at once.
+"""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from dotenv import load_dotenv
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lightning_maml.settings import SettingError
+
+ROOT = Path(__file__).resolve().parents[2]
+log = logging.getLogger(__name__)
+
+
+def launch(main: Callable[[], Any]) -> None:
+    """Run a function decorated by `hydra.main`; a mistake of the user's ends it with one line and exit code 1.
+
+    `HYDRA_FULL_ERROR=1` shows the traceback too. Any other exception is shown whole: it is a bug, ours or that of the
+    code being tried out.
+    """
+    show_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on rather than printing them
+    load_dotenv(ROOT / ".env")
+    sys.argv[1:] = [new for argument in sys.argv[1:] for new in translate(argument)]
+    register_resolvers()
+    try:
+        main()
+    except Exception as error:
+        line = explain(error)
+        if line is None or show_traceback:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(1)
+
+
+def translate(argument: str) -> list[str]:
+    """Today's form of an override as lightning-maml knew it; one line tells of a change. Others pass unchanged."""
+    match = re.fullmatch(r"\+{0,2}(train\.pl_trainer\.gpus|data\.datamodule\.num_inner_steps)=(.*)", argument)
+    if match is None:
+        return [argument]
+    key, value = match.groups()
+    if key == "data.datamodule.num_inner_steps":
+        today = [f"algorithm.num_inner_steps={value}"]
+    elif value in ("0", "null", "None"):
+        today = ["train.pl_trainer.accelerator=cpu"]
+    else:
+        today = ["train.pl_trainer.accelerator=gpu", f"train.pl_trainer.devices={value}"]
+    print(f"{argument} is now {' '.join(today)}", file=sys.stderr)
+    return today
+
+
+def register_resolvers() -> None:
+    """What the YAMLs may write in `${…}`: `${env:NAME}` as OmegaConf 2.0 had it, and `${meta_updates:}`."""
+    OmegaConf.register_new_resolver("env", lambda name, default=None: os.environ.get(name, default), replace=True)
+    OmegaConf.register_new_resolver("meta_updates", _meta_updates, replace=True)
+
+
+def _meta_updates(*, _root_: Any) -> int:
+    """The meta-updates of the whole fit, for schedulers that need their number."""
+    batches = _root_.data.datamodule.batches
+    per_epoch = ceil((batches if isinstance(batches, int) else batches.train) / _root_.algorithm.accumulate)
+    limits = _root_.train.pl_trainer
+    planned = per_epoch * limits.max_epochs if limits.max_epochs not in (None, -1) else None
+    if limits.max_steps not in (None, -1):
+        planned = limits.max_steps if planned is None else min(planned, limits.max_steps)
+    if planned is None:
+        raise SettingError("train.pl_trainer.max_epochs", limits.max_epochs, "this lr_scheduler needs an end; set it")
+    return planned
+
+
+def explain(error: BaseException) -> str | None:
+    """One line for a mistake of the user's; None for anything else."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    for one in chain:
+        if isinstance(one, SettingError):
+            return str(one)
+        if isinstance(one, MissingConfigException) and one.missing_cfg_file and one.options:
+            group, _, member = str(one.missing_cfg_file).rpartition("/")
+            return f"{group}={member}: there is no such member; choose from {', '.join(one.options)}"
+        if type(one).__name__ in ("MisconfigurationException", "NonFiniteLossError"):
+            return _one_line(one)
+    if any(isinstance(one, HydraException | OmegaConfBaseException) for one in chain):
+        return "; ".join(dict.fromkeys(_one_line(one) for one in chain))
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

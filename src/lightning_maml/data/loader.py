@@ -1,0 +1,54 @@
+"""torchmeta's batch loader, yielding `Episodes`."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+from torchmeta.utils.data import BatchMetaDataLoader
+
+from lightning_maml.data.tasks import TaskDataset, TaskSampler
+from lightning_maml.episodes import Episodes
+
+
+class EpisodeLoader(BatchMetaDataLoader):  # type: ignore[misc]
+    """A `BatchMetaDataLoader` over numbered tasks.
+
+    Args:
+        dataset: the tasks.
+        sampler: which tasks, in which order.
+        batch_size: tasks in a meta-batch.
+        num_workers: processes that load ahead; 0 loads in this one.
+        pin_memory: copy meta-batches into page-locked memory, for a GPU.
+    """
+
+    def __init__(
+        self, dataset: TaskDataset, sampler: TaskSampler, batch_size: int, num_workers: int, pin_memory: bool
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_size=batch_size,
+            shuffle=False,
+            sampler=sampler,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+        )
+        self.collate_fn = _ToEpisodes(self.collate_fn)
+
+
+class _ToEpisodes:
+    """torchmeta's collate function, with its dictionary turned into `Episodes`."""
+
+    def __init__(self, collate: Callable[[list[Any]], "OrderedDict[str, list[Tensor]]"]) -> None:
+        self._collate = collate
+
+    def __call__(self, tasks: list[Any]) -> Episodes:
+        batch = self._collate(tasks)
+        return Episodes(*(_default_float(tensor) for split in ("support", "query") for tensor in batch[split]))
+
+
+def _default_float(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
+    """Floating-point values in torch's default precision (torchmeta's toys are float64); labels as they are."""
+    return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor

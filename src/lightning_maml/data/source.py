@@ -1,0 +1,93 @@
+"""Opening torchmeta's datasets, and saying plainly what is wrong with the files they read."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.error import URLError
+
+import hydra
+import requests
+
+from lightning_maml.settings import SettingError
+
+
+def create(dataset: Any) -> Callable[..., Any]:
+    """What makes a meta-dataset: a Hydra node with `_target_` made into a partial, or the callable given.
+
+    Raises:
+        SettingError: if it is neither.
+    """
+    if isinstance(dataset, Mapping) and "_target_" in dataset:
+        make: Callable[..., Any] = hydra.utils.instantiate(dataset, _partial_=True, _convert_="all")
+        return make
+    if callable(dataset):
+        return dataset
+    raise SettingError("data.datamodule.datasets", dataset, "give a node with _target_, or a callable")
+
+
+def class_sizes(meta_dataset: Any) -> list[int]:
+    """How many samples each class has, class augmentations included. Opens every class, so that gaps are found now."""
+    classes = meta_dataset.dataset
+    sizes = [len(classes[index]) for index in range(classes.num_classes)]
+    if hasattr(classes, "close"):
+        classes.close()  # opened again where it is read: an HDF5 handle must not be shared with worker processes
+    return sizes * (len(classes) // classes.num_classes)
+
+
+@contextmanager
+def reading_errors(dataset: Any, setting: str) -> Iterator[None]:
+    """Turn what torchmeta and its libraries raise over missing or broken files into one clear line.
+
+    Raises:
+        SettingError: naming the folder and, for a failed download, its address.
+    """
+    node: Mapping[str, Any] = dataset if isinstance(dataset, Mapping) else {}
+    target = node.get("_target_", getattr(dataset, "__name__", dataset))
+    root = os.path.abspath(os.path.expanduser(str(node.get("root", "."))))
+    try:
+        yield
+    except (URLError, requests.ConnectionError, ConnectionError, TimeoutError) as error:
+        raise SettingError(
+            setting,
+            target,
+            f"not found in {root}, and the download from {_address(dataset)} failed ({error}); set DATASET_PATH to the "
+            "folder that holds the data, connect to the network, or choose data=glyphs, which needs neither",
+        ) from error
+    except PermissionError as error:
+        raise SettingError(
+            setting, target, f"{error.filename or root} is not accessible ({error.strerror}); set DATASET_PATH to a "
+            "folder that you may read, and write for a download"
+        ) from error
+    except (OSError, KeyError, EOFError, ValueError) as error:
+        if isinstance(error, SettingError):
+            raise
+        raise SettingError(
+            setting,
+            target,
+            f"the files in {root} are incomplete or broken ({_one_line(error)}); delete that dataset's folder there "
+            "and start again to prepare it anew",
+        ) from error
+    except RuntimeError as error:
+        raise SettingError(
+            setting, target, f"{_one_line(error)}: nothing complete in {root}; set DATASET_PATH to the folder that "
+            "holds the data, add download: true to the YAML, or choose data=glyphs"
+        ) from error
+
+
+def _address(dataset: Any) -> str:
+    """Where torchmeta downloads from, as far as its class tells."""
+    import importlib
+
+    target = dataset.get("_target_") if isinstance(dataset, Mapping) else None
+    kind = hydra.utils.get_object(target) if target else dataset
+    module = importlib.import_module(kind.__module__)
+    for candidate in vars(module).values():
+        for name in ("download_url_prefix", "download_url", "zip_url", "tgz_url"):
+            if isinstance(candidate, type) and isinstance(getattr(candidate, name, None), str):
+                return str(getattr(candidate, name))
+    return "its home"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

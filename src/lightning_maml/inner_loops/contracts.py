@@ -1,0 +1,154 @@
+"""What a method is made of: a `Learner`, an `InnerLoop` and an `Objective`; and what a loop returns, a `Trajectory`.
+
+Nothing here knows Lightning, Hydra or any particular method.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from lightning_maml.episodes import Episodes, Task
+
+Parameters = Mapping[str, Tensor]
+"""Parameters by name: the meta-parameters θ, or the adapted ones φ_k."""
+
+
+class Learner(nn.Module, ABC):
+    """What is learned and what adapts.
+
+    The module's parameters are everything that the outer loop learns. The five methods are pure functions of one
+    task and of parameters passed in by name, so that any loop can differentiate, batch or recompute them; a method
+    is a subclass that changes only what its paper changes.
+    """
+
+    def meta_parameters(self) -> dict[str, Tensor]:
+        """θ by name: the parameters of this module that are not frozen."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def encode(self, meta: Parameters, task: Task) -> Task:
+        """What is computed once per task, before adaptation. By default, nothing: the task itself."""
+        return task
+
+    @abstractmethod
+    def start(self, meta: Parameters, task: Task) -> dict[str, Tensor]:
+        """φ_0: what adapts, and from where, as a differentiable function of θ."""
+
+    @abstractmethod
+    def predict(
+        self, meta: Parameters, adapted: Parameters, x: Float[Tensor, "samples *input"], step: int
+    ) -> Float[Tensor, "samples outputs"]:
+        """The outputs for `x` at φ_k, k = `step`: logits of classes, or predicted targets."""
+
+    def loss(
+        self, output: Float[Tensor, "samples outputs"], y: Shaped[Tensor, "samples *target"]
+    ) -> Float[Tensor, ""]:
+        """Cross entropy for class labels, mean squared error for floating-point targets; which, the data tells."""
+        return F.mse_loss(output, y) if y.is_floating_point() else F.cross_entropy(output, y)
+
+    def step_size(self, meta: Parameters, step: int) -> Parameters | None:
+        """A step size for each entry of φ (broadcastable to it), or None for the inner optimizer's own."""
+        return None
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The outer objective: weights on the losses along a trajectory,
+
+        L(θ) = mean over tasks of Σ_k query[k]·L_query(φ_k) + Σ_k support[k]·L_support(φ_k).
+
+    Attributes:
+        query: weight of the query loss at each φ_k, k = 0 … steps. Steps left out weigh nothing.
+        support: the same for the support loss.
+        first_order: treat the gradients taken by the inner loop as constants (Finn et al. 2017, section 5.2).
+        trace: also compute, without gradient, what the weights do not use, so that the trajectory has no gaps.
+    """
+
+    query: Mapping[int, float]
+    support: Mapping[int, float]
+    first_order: bool = False
+    trace: bool = False
+
+    @classmethod
+    def final(cls, steps: int, *, first_order: bool = False, trace: bool = False) -> "Objective":
+        """MAML's: the query loss after the last inner step."""
+        return cls(query={steps: 1.0}, support={}, first_order=first_order, trace=trace)
+
+
+class Trajectory(NamedTuple):
+    """What was seen along the inner loop, detached; entry k is at φ_k, entry 0 before adaptation.
+
+    What was not computed is NaN: training pays for nothing that its objective does not use. Accuracies are None
+    for regression.
+    """
+
+    support_loss: Float[Tensor, "tasks steps+1"]
+    query_loss: Float[Tensor, "tasks steps+1"]
+    support_accuracy: Float[Tensor, "tasks steps+1"] | None
+    query_accuracy: Float[Tensor, "tasks steps+1"] | None
+
+    @classmethod
+    def concatenate(cls, parts: "list[Trajectory]") -> "Trajectory":
+        """Join trajectories along their tasks."""
+        return cls(*(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+class InnerLoop(Protocol):
+    """Adapts to each task of a meta-batch; how the outer gradient is computed is its only secret."""
+
+    def __call__(
+        self, learner: Learner, episodes: Episodes, *, steps: int, objective: Objective | None = None
+    ) -> tuple[Trajectory, dict[str, Tensor] | None]:
+        """Adapt `steps` times to every task.
+
+        Nothing in the learner changes. With an objective, also returns its gradient, the mean over tasks, keyed like
+        `learner.meta_parameters()`. Without one, evaluates at every step and keeps no outer graph. Works whether or
+        not autograd is on around it.
+        """
+        ...
+
+
+@dataclass
+class TaskRecord:
+    """The losses and accuracies of one task while they come in, one value per step."""
+
+    support_loss: list[Tensor]
+    query_loss: list[Tensor]
+    support_accuracy: list[Tensor]
+    query_accuracy: list[Tensor]
+
+    @classmethod
+    def empty(cls, task: Task, steps: int) -> "TaskRecord":
+        """All NaN: nothing computed yet."""
+        unknown = torch.full((), torch.nan, dtype=task.support_x.dtype, device=task.support_x.device)
+        return cls(*([unknown] * (steps + 1) for _ in fields(cls)))
+
+    def add(self, split: str, step: int, loss: Tensor, output: Tensor, y: Tensor) -> None:
+        """Keep the loss, and for class labels the accuracy, of `split` ("support" or "query") at φ_step."""
+        getattr(self, f"{split}_loss")[step] = loss.detach()
+        if not y.is_floating_point():
+            getattr(self, f"{split}_accuracy")[step] = accuracy(output.detach(), y)
+
+
+def accuracy(logits: Float[Tensor, "samples ways"], y: Shaped[Tensor, " samples"]) -> Float[Tensor, ""]:
+    """The fraction of samples whose largest logit is that of their class."""
+    return (logits.argmax(dim=-1) == y).to(logits.dtype).mean()
+
+
+def stack_records(records: list[TaskRecord], *, classification: bool) -> Trajectory:
+    """The records of all tasks as one `Trajectory`."""
+
+    def stack(name: str) -> Tensor:
+        return torch.stack([torch.stack(getattr(record, name)) for record in records])
+
+    return Trajectory(
+        support_loss=stack("support_loss"),
+        query_loss=stack("query_loss"),
+        support_accuracy=stack("support_accuracy") if classification else None,
+        query_accuracy=stack("query_accuracy") if classification else None,
+    )

@@ -1,0 +1,161 @@
+"""The reference inner loop: unrolled, one task after another, through higher's differentiable optimizers."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import higher
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_maml.episodes import Episodes, Task
+from lightning_maml.inner_loops.contracts import (
+    Learner,
+    Objective,
+    Parameters,
+    TaskRecord,
+    Trajectory,
+    stack_records,
+)
+from lightning_maml.settings import SettingError, require_at_least
+
+_SUPPORTED = (
+    torch.optim.SGD,
+    torch.optim.Adam,
+    torch.optim.Adadelta,
+    torch.optim.Adagrad,
+    torch.optim.Adamax,
+    torch.optim.ASGD,
+    torch.optim.RMSprop,
+    torch.optim.Rprop,
+)
+
+
+class HigherLoop:
+    """Gradient descent on the support loss, unrolled so that the outer gradient flows through every step:
+
+        φ_{k+1} = U(φ_k, ∇_φ L_support(φ_k)),   U any optimizer of `torch.optim` that higher knows
+
+    The outer gradient is exact (second order) or, with `objective.first_order`, takes the inner gradients as
+    constants. Only one task's graph is in memory at a time.
+
+    Args:
+        inner_optimizer: makes U from φ_0, e.g. `functools.partial(torch.optim.SGD, lr=0.4)`.
+
+    Source: Grefenstette et al. 2019, "Generalized Inner Loop Meta-Learning".
+    """
+
+    def __init__(self, inner_optimizer: Callable[..., Optimizer]) -> None:
+        self._inner_optimizer = inner_optimizer
+
+    def __call__(
+        self, learner: Learner, episodes: Episodes, *, steps: int, objective: Objective | None = None
+    ) -> tuple[Trajectory, dict[str, Tensor] | None]:
+        """See `InnerLoop`.
+
+        Raises:
+            SettingError: if `steps` is negative, or higher has no differentiable version of the inner optimizer.
+        """
+        require_at_least(0, algorithm__num_inner_steps=steps)
+        meta = learner.meta_parameters()
+        sums: dict[str, Tensor] | None = None
+        records = []
+        with torch.enable_grad():
+            for task in episodes.tasks():
+                record = TaskRecord.empty(task, steps)
+                if objective is None:
+                    self._evaluate(learner, meta, task, steps, record)
+                else:
+                    outer_loss = self._unroll(learner, meta, task, steps, objective, record)
+                    sums = _accumulate(sums, meta, outer_loss)
+                records.append(record)
+        trajectory = stack_records(records, classification=not episodes.query_y.is_floating_point())
+        gradients = None if sums is None else {name: total / episodes.num_tasks for name, total in sums.items()}
+        return trajectory, gradients
+
+    def _unroll(
+        self, learner: Learner, meta: Parameters, task: Task, steps: int, objective: Objective, record: TaskRecord
+    ) -> Float[Tensor, ""]:
+        """The task's outer loss, as a differentiable function of `meta`."""
+        task = learner.encode(meta, task)
+        adapted = learner.start(meta, task)
+        optimizer = self._differentiable_optimizer(adapted, differentiable=True)
+        outer_loss = torch.zeros((), dtype=task.support_x.dtype, device=task.support_x.device)
+        for step in range(steps + 1):
+            for split, x, y, weights in (
+                ("support", task.support_x, task.support_y, objective.support),
+                ("query", task.query_x, task.query_y, objective.query),
+            ):
+                weight = weights.get(step, 0.0)
+                adapts = split == "support" and step < steps
+                if not (weight or adapts or objective.trace):
+                    continue
+                with torch.set_grad_enabled(bool(weight) or adapts):
+                    output = learner.predict(meta, adapted, x, step)
+                    loss = learner.loss(output, y)
+                record.add(split, step, loss, output, y)
+                if weight:
+                    outer_loss = outer_loss + weight * loss
+                if adapts:
+                    inner_loss = loss
+            if step < steps:
+                if objective.first_order:
+                    inner_loss = _linearized(inner_loss, adapted)
+                adapted = _step(optimizer, inner_loss, adapted, learner.step_size(meta, step))
+        return outer_loss
+
+    def _evaluate(self, learner: Learner, meta: Parameters, task: Task, steps: int, record: TaskRecord) -> None:
+        """Adapt without an outer graph; record support and query at every step."""
+        meta = {name: parameter.detach() for name, parameter in meta.items()}
+        task = learner.encode(meta, task)
+        adapted = {name: value.detach().requires_grad_() for name, value in learner.start(meta, task).items()}
+        optimizer = self._differentiable_optimizer(adapted, differentiable=False)
+        for step in range(steps + 1):
+            with torch.no_grad():
+                output = learner.predict(meta, adapted, task.query_x, step)
+                record.add("query", step, learner.loss(output, task.query_y), output, task.query_y)
+            with torch.set_grad_enabled(step < steps):
+                output = learner.predict(meta, adapted, task.support_x, step)
+                loss = learner.loss(output, task.support_y)
+            record.add("support", step, loss, output, task.support_y)
+            if step < steps:
+                adapted = _step(optimizer, loss, adapted, learner.step_size(meta, step))
+
+    def _differentiable_optimizer(self, adapted: Parameters, *, differentiable: bool) -> Any:
+        # torch's optimizers take leaves only; a group each, so that a learner can give every entry its own step size.
+        leaves = [value.detach().requires_grad_() for value in adapted.values()]
+        optimizer = self._inner_optimizer([{"params": [leaf]} for leaf in leaves])
+        if type(optimizer) not in _SUPPORTED:
+            names = ", ".join(kind.__name__ for kind in _SUPPORTED)
+            raise SettingError(
+                "optim.inner_optimizer._target_",
+                type(optimizer).__qualname__,
+                f"the inner loop has no differentiable version of it; choose from torch.optim: {names}",
+            )
+        if optimizer.defaults.get("maximize"):
+            raise SettingError("optim.inner_optimizer.maximize", True, "higher only descends; remove it")
+        return higher.get_diff_optim(optimizer, leaves, track_higher_grads=differentiable)
+
+
+def _step(optimizer: Any, loss: Tensor, adapted: Parameters, step_size: Parameters | None) -> dict[str, Tensor]:
+    """φ_{k+1} by one step of a differentiable optimizer."""
+    override = None if step_size is None else {"lr": [step_size[name] for name in adapted]}
+    values: Iterable[Tensor] = optimizer.step(loss, params=adapted.values(), override=override)
+    return dict(zip(adapted, values, strict=True))
+
+
+def _linearized(loss: Tensor, adapted: Parameters) -> Float[Tensor, ""]:
+    """Σ⟨φ, g⟩ with g = ∇_φ loss held constant: the same gradient as `loss`, and no second derivative."""
+    values = list(adapted.values())
+    gradients = torch.autograd.grad(loss, values, retain_graph=True, allow_unused=True)
+    pairs = zip(values, gradients, strict=True)
+    return torch.stack([(value * gradient).sum() for value, gradient in pairs if gradient is not None]).sum()
+
+
+def _accumulate(sums: dict[str, Tensor] | None, meta: Parameters, outer_loss: Tensor) -> dict[str, Tensor]:
+    """Add one task's outer gradient to `sums`; a parameter that the loss does not use has gradient zero."""
+    gradients = torch.autograd.grad(outer_loss, list(meta.values()), materialize_grads=True)
+    if sums is None:
+        return dict(zip(meta, gradients, strict=True))
+    return {name: sums[name] + gradient for name, gradient in zip(meta, gradients, strict=True)}

@@ -1,0 +1,106 @@
+"""The four-block convolutional network of few-shot classification."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lightning_maml.settings import SettingError, require_at_least
+
+Downsample = Literal["max_pool", "stride"]
+
+
+class Conv4(nn.Module):
+    """Blocks of convolution, batch norm, ReLU and a halving of the image, then a linear head.
+
+    With `downsample="max_pool"` a block ends in 2×2 max-pooling and the head sees the last feature map, flattened
+    (Vinyals et al. 2016). With "stride" the convolutions stride by two and the head sees the mean over the last map:
+    what MAML used for Omniglot (Finn et al. 2017, section 5.1 and its code). `num_layers=3, padding=0` is the network
+    of TorchOpt's tutorial.
+
+    Batch norm always normalizes by the batch at hand, in training and in evaluation, as MAML does, and keeps no
+    running statistics. A query set is therefore normalized by all of its own samples (the transductive setting):
+    accuracies depend on how many queries there are, and compare only at equal numbers of them.
+
+    Args:
+        input_shape: channels, height and width of an image.
+        num_outputs: outputs of the head; the number of ways.
+        num_layers: blocks.
+        num_filters: channels of every block.
+        kernel_size: side of the convolutions' kernels, in pixels.
+        padding: zeros around an image before each convolution, in pixels.
+        downsample: how a block halves the image.
+
+    Raises:
+        SettingError: if a size is not positive, or the image is too small for that many blocks.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_outputs: int,
+        num_layers: int = 4,
+        num_filters: int = 64,
+        kernel_size: int = 3,
+        padding: int = 1,
+        downsample: Downsample = "max_pool",
+    ) -> None:
+        super().__init__()
+        require_at_least(
+            1,
+            model__torch_module__num_layers=num_layers,
+            model__torch_module__num_filters=num_filters,
+            model__torch_module__kernel_size=kernel_size,
+        )
+        require_at_least(0, model__torch_module__padding=padding)
+        if downsample not in ("max_pool", "stride"):
+            raise SettingError("model.torch_module.downsample", downsample, "choose max_pool or stride")
+        if len(input_shape) != 3:
+            raise SettingError(
+                "model.torch_module.input_shape",
+                tuple(input_shape),
+                "Conv4 wants images [channels, height, width]; model=mlp takes flat inputs",
+            )
+        channels, *sides = input_shape
+        for layer in range(num_layers):
+            sides = [_halved(side, kernel_size, padding, downsample) for side in sides]
+            if min(sides) < 1:
+                raise SettingError(
+                    "model.torch_module.num_layers",
+                    num_layers,
+                    f"an image of {input_shape[1]}×{input_shape[2]} pixels has nothing left after block {layer + 1}; "
+                    "use fewer blocks, padding=1, or larger images (Resize in data.datamodule.transforms)",
+                )
+        blocks = [
+            _block(channels if layer == 0 else num_filters, num_filters, kernel_size, padding, downsample)
+            for layer in range(num_layers)
+        ]
+        if downsample == "stride":
+            blocks.append(nn.AdaptiveAvgPool2d(1))
+            sides = [1, 1]
+        self.body = nn.Sequential(*blocks, nn.Flatten())
+        self.head = nn.Linear(num_filters * sides[0] * sides[1], num_outputs)
+
+    def forward(self, images: Float[Tensor, "samples channels height width"]) -> Float[Tensor, "samples outputs"]:
+        return self.head(self.body(images))
+
+
+def _block(inputs: int, outputs: int, kernel_size: int, padding: int, downsample: Downsample) -> nn.Module:
+    stride = 2 if downsample == "stride" else 1
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, kernel_size, stride=stride, padding=padding),
+        nn.BatchNorm2d(outputs, track_running_stats=False),
+        nn.ReLU(),
+    ]
+    if downsample == "max_pool":
+        layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers)
+
+
+def _halved(side: int, kernel_size: int, padding: int, downsample: Downsample) -> int:
+    """The side of a feature map after one block, in pixels; 0 if the kernel does not fit."""
+    room = side + 2 * padding - kernel_size
+    if room < 0:
+        return 0
+    return room // 2 + 1 if downsample == "stride" else (room + 1) // 2

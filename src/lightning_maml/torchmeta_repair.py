@@ -1,0 +1,88 @@
+"""Let torchmeta 1.8.0 import and run beside today's PyTorch.
+
+Its last release pins torch < 1.10, yet needs only two repairs (checked with torch 2.11 and 2.15, torchvision
+0.26 and 0.29, Python 3.11 to 3.13):
+
+1. torchvision dropped `_get_confirm_token` and `_save_response_content`, which `torchmeta.datasets.utils` imports
+   for its copy of `download_file_from_google_drive`. torchvision's own function of that name takes the copy's place.
+2. `torch.utils.data.Subset` refuses a subclass that overrides `__getitem__` without `__getitems__`, as
+   `torchmeta.utils.data.task.SubsetTask` does. It gets one.
+
+Each repair is applied at the moment its module is imported, so that importing `lightning_maml` stays cheap, and only
+where it is needed.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+
+@contextmanager
+def _google_drive_download(module: ModuleType) -> Iterator[None]:
+    """Repair 1: lend torchvision the two missing names while `module` is executed, then use torchvision's download."""
+    import torchvision.datasets.utils as current
+
+    missing = [name for name in ("_get_confirm_token", "_save_response_content") if not hasattr(current, name)]
+    for name in missing:
+        setattr(current, name, None)
+    try:
+        yield
+    finally:
+        for name in missing:
+            delattr(current, name)
+    if missing:
+        module.download_file_from_google_drive = current.download_file_from_google_drive  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _batched_subset(module: ModuleType) -> Iterator[None]:
+    """Repair 2: give `SubsetTask` the `__getitems__` that `Subset` asks of its subclasses."""
+    yield
+    subset_task: Any = module.SubsetTask
+    if "__getitems__" not in vars(subset_task):
+        subset_task.__getitems__ = lambda self, indices: [self[index] for index in indices]
+
+
+_REPAIRS: dict[str, Callable[[ModuleType], Any]] = {
+    "torchmeta.datasets.utils": _google_drive_download,
+    "torchmeta.utils.data.task": _batched_subset,
+}
+
+
+class _RepairingLoader(Loader):
+    def __init__(self, loader: Any, repair: Callable[[ModuleType], Any]) -> None:
+        self._loader = loader
+        self._repair = repair
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        with self._repair(module):
+            self._loader.exec_module(module)
+
+
+class _RepairingFinder(MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in _REPAIRS:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _RepairingLoader(spec.loader, _REPAIRS[fullname])
+        return spec
+
+
+def install() -> None:
+    """Repair torchmeta's modules as they are imported. Installing twice changes nothing."""
+    if not any(isinstance(finder, _RepairingFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _RepairingFinder())
