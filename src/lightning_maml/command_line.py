@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from math import ceil
 from pathlib import Path
@@ -32,6 +33,8 @@ def launch(main: Callable[[], Any]) -> None:
     show_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on rather than printing them
     load_dotenv(ROOT / ".env")
+    # Lightning 2.6 asks PyTorch's pytrees what a leaf is in a way that torch 2.15 deprecates; nothing here to mend.
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     sys.argv[1:] = [new for argument in sys.argv[1:] for new in translate(argument)]
     register_resolvers()
     try:

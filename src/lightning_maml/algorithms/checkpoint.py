@@ -29,7 +29,9 @@ def check_checkpoint(path: str, algorithm: OuterLoop) -> None:
     if len(heads) == len(different) and all(shapes[name][1:] == wanted[name][1:] for name in heads):
         ways, needed = shapes[heads[0]][0], wanted[heads[0]][0]
         raise SettingError(
-            _SETTING, path, f"it was trained with {ways} outputs, this run has {needed}; set data.datamodule.nway={ways}"
+            _SETTING,
+            path,
+            f"it was trained with {ways} outputs, this run has {needed}; set data.datamodule.nway={ways}",
         )
     name = min(different)
     raise SettingError(

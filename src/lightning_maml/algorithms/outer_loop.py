@@ -148,7 +148,8 @@ class OuterLoop(pl.LightningModule):
 
     def _log(self, split: str, metrics: dict[str, Tensor], episodes: Episodes, *, on_step: bool) -> None:
         self.log_dict(
-            {f"{split}/{name}": value for name, value in metrics.items()},
+            # Lightning takes "step" for the loggers' x axis, where it would count meta-batches.
+            {f"{split}/{name}": value for name, value in metrics.items()} | {"step": float(self.global_step)},
             on_step=on_step,
             on_epoch=not on_step,
             batch_size=episodes.num_tasks,

@@ -23,7 +23,11 @@ def check_trainer_settings(settings: Mapping[str, Any]) -> None:
         value = settings["accumulate_grad_batches"]
         raise SettingError(f"{_PREFIX}.accumulate_grad_batches", value, f"use algorithm.accumulate={value}")
     if settings.get("inference_mode"):
-        raise SettingError(f"{_PREFIX}.inference_mode", True, "adaptation needs gradients in evaluation; leave it false")
+        raise SettingError(
+            f"{_PREFIX}.inference_mode", True, "adaptation needs gradients in evaluation; leave it false"
+        )
     accelerator = settings.get("accelerator")
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise SettingError(f"{_PREFIX}.accelerator", accelerator, "no GPU was found; use train.pl_trainer.accelerator=cpu")
+        raise SettingError(
+            f"{_PREFIX}.accelerator", accelerator, "no GPU was found; use train.pl_trainer.accelerator=cpu"
+        )

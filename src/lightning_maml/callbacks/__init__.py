@@ -1,9 +1,20 @@
 """What people look at: progress, curves, results; and where metrics are logged."""
 
+from lightning_maml.callbacks.checkpoints import Checkpoints
 from lightning_maml.callbacks.interruption import Interruption
 from lightning_maml.callbacks.loggers import MetricsCSV, WandB, begin_logging, end_logging
 from lightning_maml.callbacks.pictures import Adaptation, Curves
 from lightning_maml.callbacks.progress import Progress
 from lightning_maml.callbacks.results import Results
 
-__all__ = ["Adaptation", "Curves", "Interruption", "MetricsCSV", "Progress", "Results", "WandB", "begin_logging", "end_logging"]
+__all__ = [
+    "Adaptation",
+    "Curves",
+    "Interruption",
+    "MetricsCSV",
+    "Progress",
+    "Results",
+    "WandB",
+    "begin_logging",
+    "end_logging",
+]

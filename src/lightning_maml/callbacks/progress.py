@@ -9,10 +9,12 @@ from pytorch_lightning.callbacks import ProgressBar
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress as RichProgress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as RichProgress,
 )
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,9 @@ class Progress(ProgressBar):
         total = _batches_planned(trainer)
         self._open()
         if self._bars is not None:
-            self._training = self._bars.add_task("meta-train", total=total, completed=_batches_done(trainer), metrics="")
+            self._training = self._bars.add_task(
+                "meta-train", total=total, completed=_batches_done(trainer), metrics=""
+            )
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         if self._bars is None:

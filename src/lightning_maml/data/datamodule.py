@@ -121,7 +121,9 @@ class MetaDataModule(pl.LightningDataModule):
         batch_size = self._batch_size[split]
         if batch_size % world_size:
             raise SettingError(
-                f"{_PREFIX}.batch_size.{split}", batch_size, f"it is global; choose a multiple of {world_size} processes"
+                f"{_PREFIX}.batch_size.{split}",
+                batch_size,
+                f"it is global; choose a multiple of {world_size} processes",
             )
         sampler = TaskSampler(
             batch_size * self._batches[split], repeat=split != "train", rank=rank, world_size=world_size

@@ -71,7 +71,9 @@ class GlyphsClassDataset(ClassDataset):  # type: ignore[misc]
     ) -> None:
         super().__init__(meta_train, meta_val, meta_test, meta_split, class_augmentations)
         self.labels = characters(self.meta_split)
-        self._images = [np.stack([render(label, sample) for sample in range(SAMPLES_PER_CLASS)]) for label in self.labels]
+        self._images = [
+            np.stack([render(label, sample) for sample in range(SAMPLES_PER_CLASS)]) for label in self.labels
+        ]
         self._transform = transform
 
     @property

@@ -56,8 +56,10 @@ def reading_errors(dataset: Any, setting: str) -> Iterator[None]:
         ) from error
     except PermissionError as error:
         raise SettingError(
-            setting, target, f"{error.filename or root} is not accessible ({error.strerror}); set DATASET_PATH to a "
-            "folder that you may read, and write for a download"
+            setting,
+            target,
+            f"{error.filename or root} is not accessible ({error.strerror}); set DATASET_PATH to a "
+            "folder that you may read, and write for a download",
         ) from error
     except (OSError, KeyError, EOFError, ValueError) as error:
         if isinstance(error, SettingError):
@@ -70,8 +72,10 @@ def reading_errors(dataset: Any, setting: str) -> Iterator[None]:
         ) from error
     except RuntimeError as error:
         raise SettingError(
-            setting, target, f"{_one_line(error)}: nothing complete in {root}; set DATASET_PATH to the folder that "
-            "holds the data, add download: true to the YAML, or choose data=glyphs"
+            setting,
+            target,
+            f"{_one_line(error)}: nothing complete in {root}; set DATASET_PATH to the folder that "
+            "holds the data, add download: true to the YAML, or choose data=glyphs",
         ) from error
 
 

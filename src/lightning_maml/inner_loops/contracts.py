@@ -45,9 +45,7 @@ class Learner(nn.Module, ABC):
     ) -> Float[Tensor, "samples outputs"]:
         """The outputs for `x` at φ_k, k = `step`: logits of classes, or predicted targets."""
 
-    def loss(
-        self, output: Float[Tensor, "samples outputs"], y: Shaped[Tensor, "samples *target"]
-    ) -> Float[Tensor, ""]:
+    def loss(self, output: Float[Tensor, "samples outputs"], y: Shaped[Tensor, "samples *target"]) -> Float[Tensor, ""]:
         """Cross entropy for class labels, mean squared error for floating-point targets; which, the data tells."""
         return F.mse_loss(output, y) if y.is_floating_point() else F.cross_entropy(output, y)
 
@@ -78,6 +76,12 @@ class Objective:
     def final(cls, steps: int, *, first_order: bool = False, trace: bool = False) -> "Objective":
         """MAML's: the query loss after the last inner step."""
         return cls(query={steps: 1.0}, support={}, first_order=first_order, trace=trace)
+
+    def require_within(self, steps: int) -> None:
+        """Raise ValueError if a weight is for a step that is not taken."""
+        for step in (*self.query, *self.support):
+            if not 0 <= step <= steps:
+                raise ValueError(f"the objective weighs step {step}, but the inner loop takes {steps}")
 
 
 class Trajectory(NamedTuple):

@@ -38,7 +38,8 @@ class HigherLoop:
         φ_{k+1} = U(φ_k, ∇_φ L_support(φ_k)),   U any optimizer of `torch.optim` that higher knows
 
     The outer gradient is exact (second order) or, with `objective.first_order`, takes the inner gradients as
-    constants. Only one task's graph is in memory at a time.
+    constants. Only one task's graph is in memory at a time. (higher's Adam adds ε before the bias correction, as
+    PyTorch did until 1.3: at ε = 1e-8 the same but for gradients near zero.)
 
     Args:
         inner_optimizer: makes U from φ_0, e.g. `functools.partial(torch.optim.SGD, lr=0.4)`.
@@ -58,7 +59,10 @@ class HigherLoop:
             SettingError: if `steps` is negative, or higher has no differentiable version of the inner optimizer.
         """
         require_at_least(0, algorithm__num_inner_steps=steps)
-        meta = learner.meta_parameters()
+        if objective is not None:
+            objective.require_within(steps)
+        # Leaves that share θ's storage: hooks on θ itself (W&B's, DDP's) see the outer loop's backward alone.
+        meta = {name: theta.detach().requires_grad_() for name, theta in learner.meta_parameters().items()}
         sums: dict[str, Tensor] | None = None
         records = []
         with torch.enable_grad():

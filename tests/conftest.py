@@ -1,0 +1,13 @@
+"""What every test stands on: one thread per process, no account, no network."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # test processes run side by side; set before torch is imported
+os.environ["WANDB_MODE"] = "offline"
+os.environ.pop("WANDB_API_KEY", None)
+
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+import lightning_maml  # noqa: E402, F401  # repairs torchmeta for the tests that import it

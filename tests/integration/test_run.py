@@ -1,0 +1,280 @@
+"""Every way of launching a run, as a person would."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from tests.integration.command import TINY, environment, run, succeed
+from tests.paths import HAS_OMNIGLOT, ROOT
+
+CSV = "logging=csv"
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_run_folder_holds_what_is_promised_with_weights_and_biases_offline(tmp_path: Path) -> None:
+    output = succeed(*TINY, folder=tmp_path)
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if "wandb" not in path.parts}
+    assert files == {
+        ".hydra",
+        ".hydra/config.yaml",
+        ".hydra/hydra.yaml",
+        ".hydra/overrides.yaml",
+        "run.log",
+        "checkpoints",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "metrics.csv",
+        "metrics.json",
+        "tasks.csv",
+        "curves.png",
+        "adaptation.png",
+    }
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    with (tmp_path / "tasks.csv").open(newline="") as file:
+        tasks = list(csv.DictReader(file))
+    assert [task["task"] for task in tasks] == [str(index) for index in range(6)]
+    for name in ("outer_accuracy", "outer_loss", "pre_accuracy", "inner_accuracy"):
+        mean = sum(float(task[name]) for task in tasks) / 6
+        assert metrics[f"metatest/{name}"] == pytest.approx(mean, rel=1e-5)
+    assert metrics["metatest/outer_accuracy/step_1"] == metrics["metatest/outer_accuracy"]
+    assert metrics["metatest/outer_accuracy/step_0"] == metrics["metatest/pre_accuracy"]
+    assert metrics["metatest/outer_accuracy_ci95"] > 0
+    train = [row for row in rows(tmp_path) if row["metatrain/outer_loss"]]
+    val = [row for row in rows(tmp_path) if row["metaval/outer_loss"]]
+    assert [float(row["step"]) for row in train] == [1, 2, 3, 4, 5, 6]
+    assert [float(row["step"]) for row in val] == [3, 6]
+    for picture in ("curves.png", "adaptation.png"):
+        assert min(Image.open(tmp_path / picture).size) > 400
+    # Weights & Biases: offline, finished, with the configuration and the code's version, without a question
+    (offline,) = (tmp_path / "wandb").glob("offline-run-*")
+    assert (offline / f"run-{offline.name.rpartition('-')[2]}.wandb").stat().st_size > 0
+    sync = re.search(r"to upload it: wandb sync (\S+)", output)
+    assert sync is not None and (ROOT / sync[1]).resolve() == offline.resolve()
+    record = wandb_record(offline)
+    assert record["config"]["algorithm"]["num_inner_steps"] == 1
+    assert record["config"]["code_version"]
+    assert record["summary"]["metatest/outer_accuracy"] == pytest.approx(metrics["metatest/outer_accuracy"])
+    assert {"maml", "glyphs"} <= set(record["tags"])
+    assert {"curves", "adaptation"} <= set(record["summary"])
+    assert any(name.startswith("gradients/") for name in record["history_keys"])
+    # the table, and how to go on
+    assert "Meta-test, 6 tasks" in output and "after adaptation ± 95 % interval" in output
+    assert f"checkpoints{os.sep}last.ckpt" in output
+
+
+def wandb_record(offline: Path) -> dict[str, Any]:
+    """What a W&B run's own file holds, read back with W&B's reader."""
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    store, record = DataStore(), {"config": {}, "summary": {}, "tags": [], "history_keys": set()}
+    store.open_for_scan(str(next(offline.glob("run-*.wandb"))))
+    while (data := store.scan_data()) is not None:
+        entry = wandb_internal_pb2.Record()
+        entry.ParseFromString(data)
+        kind = entry.WhichOneof("record_type")
+        if kind == "run":
+            record["tags"] += list(entry.run.tags)
+            record["config"] |= {u.key: json.loads(u.value_json) for u in entry.run.config.update if u.key}
+        elif kind == "config":
+            record["config"] |= {u.key: json.loads(u.value_json) for u in entry.config.update if u.key}
+        elif kind == "summary":
+            record["summary"] |= {u.key or u.nested_key[0]: json.loads(u.value_json) for u in entry.summary.update}
+        elif kind == "history":
+            items = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in entry.history.item}
+            record["history_keys"] |= set(items)
+            record["summary"] |= items
+    return record
+
+
+def test_resuming_goes_on_counting(tmp_path: Path) -> None:
+    succeed(*TINY, CSV, folder=tmp_path / "first")
+    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 6
+    succeed(*TINY, CSV, f"train.ckpt_path={last}", "train.pl_trainer.max_epochs=3", folder=tmp_path / "second")
+    steps = [float(row["step"]) for row in rows(tmp_path / "second") if row["metatrain/outer_loss"]]
+    assert steps == [7, 8, 9]
+    assert torch.load(tmp_path / "second/checkpoints/last.ckpt", weights_only=True)["global_step"] == 9
+
+
+def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path) -> None:
+    settings = (*TINY, CSV, "optim=adamw_cosine", "optim.lr_scheduler.T_max=9", "train.test=false")
+    succeed(*settings, "train.pl_trainer.max_epochs=3", folder=tmp_path / "whole")
+    succeed(*settings, folder=tmp_path / "first")
+    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    resumed = (f"train.ckpt_path={last}", "train.pl_trainer.max_epochs=3")
+    succeed(*settings, *resumed, folder=tmp_path / "second")
+    one, other = (
+        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "second")
+    )
+    assert one["global_step"] == other["global_step"] == 9
+    for name, value in one["state_dict"].items():
+        assert torch.equal(value, other["state_dict"][name]), name
+
+
+def test_a_checkpoint_is_tested_without_training(tmp_path: Path) -> None:
+    succeed(*TINY, CSV, folder=tmp_path / "first")
+    best = tmp_path / "first" / "checkpoints" / "best.ckpt"
+    succeed(*TINY, CSV, "train.fit=false", f"train.ckpt_path={best}", folder=tmp_path / "second")
+    one, other = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("first", "second"))
+    assert one == other
+    assert not (tmp_path / "second" / "checkpoints").exists()
+
+
+def test_a_sweep_of_three(tmp_path: Path) -> None:
+    """With the old key, in the default logging: every job its own folder and its own finished W&B run."""
+    output = succeed(*TINY, "data.datamodule.num_inner_steps=1,2,3", "-m", f"hydra.sweep.dir={tmp_path}")
+    assert "data.datamodule.num_inner_steps=1,2,3 is now algorithm.num_inner_steps=1,2,3" in output
+    for job, steps in enumerate((1, 2, 3)):
+        folder = tmp_path / str(job)
+        config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
+        assert config["algorithm"]["num_inner_steps"] == steps
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert f"metatest/outer_accuracy/step_{steps}" in metrics
+        assert f"metatest/outer_accuracy/step_{steps + 1}" not in metrics
+        assert len(list((folder / "wandb").glob("offline-run-*"))) == 1
+        (offline,) = (folder / "wandb").glob("offline-run-*")
+        assert wandb_record(offline)["config"]["algorithm"]["num_inner_steps"] == steps
+
+
+def test_a_dry_run_leaves_no_logs_checkpoints_or_pictures(tmp_path: Path) -> None:
+    output = succeed("experiment=quickstart", "train.pl_trainer.fast_dev_run=true", folder=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {".hydra", "run.log"}
+    assert "Meta-test, 20 tasks" in output
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path: Path) -> None:
+    for name, seed in (("one", 3), ("same", 3), ("other", 4)):
+        succeed(*TINY, CSV, f"train.seed={seed}", folder=tmp_path / name)
+    one, same, other = (
+        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for name in ("one", "same", "other")
+    )
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+    assert (tmp_path / "one/tasks.csv").read_text() == (tmp_path / "same/tasks.csv").read_text()
+
+
+def test_sinusoids_train_and_report_losses(tmp_path: Path) -> None:
+    succeed(
+        *("data=sinusoid", "model=mlp", "data.datamodule.batches.train=30", "train.pl_trainer.max_epochs=1"),
+        *("algorithm.eval_inner_steps=2", "data.datamodule.num_workers.train=0", CSV),
+        folder=tmp_path,
+    )
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert not any("accuracy" in name for name in metrics)
+    assert metrics["metatest/outer_loss/step_2"] < metrics["metatest/outer_loss/step_0"]
+    checkpoint = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
+    (state,) = (value for name, value in checkpoint["callbacks"].items() if "Checkpoints" in name)
+    assert state["monitor"] == "metaval/outer_loss"
+
+
+@pytest.mark.parametrize("override", ["optim=adamw_cosine", "logging=tensorboard", "algorithm.log_every_step=true"])
+def test_other_choices_run(tmp_path: Path, override: str) -> None:
+    succeed(*TINY, CSV, override, folder=tmp_path)
+    if override == "optim=adamw_cosine":
+        rates = [float(row["metatrain/lr"]) for row in rows(tmp_path) if row["metatrain/lr"]]
+        assert rates[-1] == pytest.approx(0.0, abs=1e-9) and rates == sorted(rates, reverse=True)
+    elif override == "logging=tensorboard":
+        assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+    else:
+        assert "metatrain/outer_accuracy/step_0" in rows(tmp_path)[0]
+    assert (tmp_path / "metrics.csv").exists()
+
+
+def test_callbacks_can_be_switched_off_and_early_stopping_on(tmp_path: Path) -> None:
+    succeed(
+        *(*TINY, CSV, "train.callbacks.curves=null", "train.callbacks.adaptation=null", "train.test=false"),
+        *("train.early_stopping.patience=1", "optim.outer_optimizer.lr=0.0", "train.pl_trainer.max_epochs=9"),
+        folder=tmp_path,
+    )
+    assert not (tmp_path / "curves.png").exists()
+    assert sum(bool(row["metaval/outer_loss"]) for row in rows(tmp_path)) == 2
+
+
+def test_every_epoch_trains_on_new_tasks(tmp_path: Path) -> None:
+    succeed(*TINY, CSV, "optim.outer_optimizer.lr=0.0", "train.test=false", folder=tmp_path)
+    losses = [row["metatrain/outer_loss"] for row in rows(tmp_path) if row["metatrain/outer_loss"]]
+    validation = [row["metaval/outer_loss"] for row in rows(tmp_path) if row["metaval/outer_loss"]]
+    assert len(set(losses)) == 6
+    assert len(set(validation)) == 1
+
+
+def test_ctrl_c_saves_the_last_checkpoint_and_says_how_to_resume(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "src/run.py", *TINY, CSV, "train.pl_trainer.max_epochs=100000", f"hydra.run.dir={tmp_path}"],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode not in (0, None) and "Traceback" not in output
+    match = re.search(r"interrupted at meta-update (\d+); to go on: python (.*)", output)
+    assert match is not None, output
+    step = int(match[1])
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == step > 0
+    assert "train.pl_trainer.max_epochs=100000" in match[2] and "last.ckpt" in match[2]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
+def test_help_answers_at_once(arguments: list[str]) -> None:
+    """No time is asserted here, but what takes it: torch must not be imported."""
+    code = (
+        "import sys, runpy; sys.argv = ['run.py', *sys.argv[1:]]\n"
+        "try: runpy.run_path('src/run.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'wandb' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, env=environment(PYTHONPATH="src")
+    )
+    assert done.returncode == 0, done.stderr
+    assert "nway" in done.stdout
+
+
+@pytest.mark.skipif(not HAS_OMNIGLOT, reason="Omniglot is not in DATASET_PATH")
+def test_real_omniglot_by_default(tmp_path: Path) -> None:
+    succeed(
+        *("data.datamodule.batches.train=2", "data.datamodule.batches.val=1", "data.datamodule.batches.test=1"),
+        *("data.datamodule.batch_size.train=2", "train.pl_trainer.max_epochs=1", CSV),
+        folder=tmp_path,
+    )
+    config = yaml.safe_load((tmp_path / ".hydra/config.yaml").read_text())
+    assert config["data"]["datamodule"]["datasets"]["train"]["_target_"] == "torchmeta.datasets.Omniglot"
+    assert json.loads((tmp_path / "metrics.json").read_text())["metatest/outer_accuracy"] > 0.2
+
+
+def test_secrets_stay_out_of_the_run(tmp_path: Path) -> None:
+    succeed(*TINY, folder=tmp_path, WANDB_API_KEY="0123456789canary0123456789canary01234567")
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert b"0123456789canary" not in path.read_bytes(), path
+
+
+def test_a_user_error_in_code_shows_its_traceback(tmp_path: Path) -> None:
+    """A bug in somebody's own network is not a mistake in a setting."""
+    done = run(*TINY, CSV, "model.torch_module._target_=tests.integration.broken.Broken", folder=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode != 0
+    assert "ZeroDivisionError" in done.stderr and "Traceback" in done.stderr

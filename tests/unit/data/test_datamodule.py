@@ -1,0 +1,101 @@
+"""Settings of the data that cannot work, each told in one line."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import h5py
+import pytest
+
+from lightning_maml.settings import SettingError
+from tests.paths import DATASET_PATH, HAS_OMNIGLOT
+from tests.unit.data.test_tasks import glyphs, omniglot
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"nway": 0}, "data.datamodule.nway=0: give a whole number of at least 1"),
+        ({"nway": -5}, "data.datamodule.nway=-5"),
+        ({"nway": 2.5}, "data.datamodule.nway=2.5: give a whole number"),
+        ({"nway": True}, "data.datamodule.nway=True"),
+        ({"kshot": {"support": 0, "query": 5}}, "data.datamodule.kshot.support=0"),
+        ({"kshot": {"support": 5, "query": -1}}, "data.datamodule.kshot.query=-1"),
+        ({"batch_size": {"train": 4, "val": 0, "test": 4}}, "data.datamodule.batch_size.val=0"),
+        ({"batches": 0}, "data.datamodule.batches=0"),
+        ({"num_workers": -1}, "data.datamodule.num_workers=-1"),
+        ({"seed": -1}, "data.datamodule.seed=-1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_when_built(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        glyphs(**settings)
+
+
+def test_more_ways_than_classes() -> None:
+    with pytest.raises(SettingError, match="data.datamodule.nway=100: the val split has 76 classes"):
+        glyphs(nway=100).setup()
+
+
+def test_more_shots_and_queries_than_samples() -> None:
+    with pytest.raises(SettingError, match="support: 10, query: 11.*has 20 samples"):
+        glyphs(kshot={"support": 10, "query": 11}).setup()
+    glyphs(kshot={"support": 10, "query": 10}).setup()
+
+
+def test_classification_without_a_number_of_ways() -> None:
+    with pytest.raises(SettingError, match="data.datamodule.nway=None"):
+        glyphs(nway=None).setup()
+
+
+def test_ways_and_shots_per_split() -> None:
+    data = glyphs(nway={"train": 10, "val": 5, "test": 5}, kshot={"support": {"train": 3, "val": 1, "test": 1}, "query": 2})
+    assert [data.example(split).support_x.shape[1] for split in ("train", "val", "test")] == [30, 5, 5]
+    with pytest.raises(SettingError, match="head has one width"):
+        _ = data.num_outputs
+
+
+def absent(folder: Path, **settings: Any) -> Any:
+    node = {"_target_": "torchmeta.datasets.Omniglot", "root": str(folder), "download": True, **settings}
+    data = omniglot()
+    data._datasets = {split: {**node, f"meta_{split}": True} for split in ("train", "val", "test")}
+    return data
+
+
+def test_a_failed_download_names_the_address_the_folder_and_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*args: Any, **kwargs: Any) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("torchmeta.datasets.omniglot.download_url", no_network)
+    with pytest.raises(SettingError) as error:
+        absent(tmp_path).setup()
+    for part in ("https://github.com/brendenlake/omniglot", str(tmp_path), "data=glyphs", "DATASET_PATH"):
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_no_data_and_no_download(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="download: true"):
+        absent(tmp_path, download=False).setup()
+
+
+@pytest.mark.skipif(not HAS_OMNIGLOT, reason="Omniglot is not in DATASET_PATH")
+@pytest.mark.parametrize("damage", ["truncated", "empty", "half the characters", "no HDF5 at all"])
+def test_a_half_written_dataset_is_recognized(tmp_path: Path, damage: str) -> None:
+    shutil.copytree(DATASET_PATH / "omniglot", tmp_path / "omniglot")
+    file = tmp_path / "omniglot" / "data.hdf5"
+    file.chmod(0o644)
+    if damage == "truncated":
+        with file.open("r+b") as handle:
+            handle.truncate(5_000_000)
+    elif damage == "half the characters":
+        with h5py.File(file, "r+") as handle:
+            del handle["images_background/Greek"]
+    else:
+        file.write_bytes(b"" if damage == "empty" else b"not a dataset")
+    with pytest.raises(SettingError, match="incomplete or broken") as error:
+        absent(tmp_path).setup()
+    assert str(tmp_path) in str(error.value)
