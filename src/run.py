@@ -17,10 +17,11 @@ def main(cfg: DictConfig) -> float | None:
 
     from lightning_maml.algorithms import OuterLoop, check_checkpoint, check_trainer_settings
     from lightning_maml.callbacks import begin_logging, end_logging
+    from lightning_maml.data import MetaDataModule
 
     check_trainer_settings(cfg.train.pl_trainer)
     pl.seed_everything(cfg.train.seed, workers=True, verbose=False)
-    datamodule: pl.LightningDataModule = hydra.utils.instantiate(cfg.data.datamodule)
+    datamodule: MetaDataModule = hydra.utils.instantiate(cfg.data.datamodule)
     network = hydra.utils.instantiate(
         cfg.model.torch_module, input_shape=datamodule.input_shape, num_outputs=datamodule.num_outputs
     )

@@ -6,7 +6,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # test processes run side by side; set befo
 os.environ["WANDB_MODE"] = "offline"
 os.environ.pop("WANDB_API_KEY", None)
 
-import torch  # noqa: E402
+import torch
 
 torch.set_num_threads(1)
 

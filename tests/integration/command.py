@@ -30,7 +30,9 @@ def environment(**changes: str) -> dict[str, str]:
     return os.environ | {"DATASET_PATH": str(DATASET_PATH), "OMP_NUM_THREADS": "1"} | changes
 
 
-def run(*arguments: str, folder: Path | None = None, timeout: int = 300, **env: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, folder: Path | None = None, timeout: int = 300, **env: str
+) -> subprocess.CompletedProcess[str]:
     """`python src/run.py ARGUMENTS`, its run folder in `folder`."""
     where = [] if folder is None else [f"hydra.run.dir={folder}"]
     return subprocess.run(

@@ -99,7 +99,9 @@ def test_a_half_written_dataset(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     """Weights are huge after the first epoch's updates, so that the second epoch's loss overflows."""
-    done = run(*TINY, CSV, "optim.outer_optimizer._target_=torch.optim.SGD", "optim.outer_optimizer.lr=1e37", folder=tmp_path)
+    done = run(
+        *TINY, CSV, "optim.outer_optimizer._target_=torch.optim.SGD", "optim.outer_optimizer.lr=1e37", folder=tmp_path
+    )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

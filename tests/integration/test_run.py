@@ -248,7 +248,11 @@ def test_help_answers_at_once(arguments: list[str]) -> None:
         "assert 'torch' not in sys.modules and 'wandb' not in sys.modules"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, env=environment(PYTHONPATH="src")
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=environment(PYTHONPATH="src"),
     )
     assert done.returncode == 0, done.stderr
     assert "nway" in done.stdout
@@ -275,6 +279,8 @@ def test_secrets_stay_out_of_the_run(tmp_path: Path) -> None:
 
 def test_a_user_error_in_code_shows_its_traceback(tmp_path: Path) -> None:
     """A bug in somebody's own network is not a mistake in a setting."""
-    done = run(*TINY, CSV, "model.torch_module._target_=tests.integration.broken.Broken", folder=tmp_path, PYTHONPATH=str(ROOT))
+    done = run(
+        *TINY, CSV, "model.torch_module._target_=tests.integration.broken.Broken", folder=tmp_path, PYTHONPATH=str(ROOT)
+    )
     assert done.returncode != 0
     assert "ZeroDivisionError" in done.stderr and "Traceback" in done.stderr

@@ -35,5 +35,4 @@ class MAML(Learner):
         self, meta: Parameters, adapted: Parameters, x: Float[Tensor, "samples *input"], step: int
     ) -> Float[Tensor, "samples outputs"]:
         buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
-        output: Tensor = functional_call(self.network, {**buffers, **adapted}, (x,))
-        return output
+        return functional_call(self.network, {**buffers, **adapted}, (x,))

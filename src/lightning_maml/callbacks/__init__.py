@@ -9,6 +9,7 @@ from lightning_maml.callbacks.results import Results
 
 __all__ = [
     "Adaptation",
+    "Checkpoints",
     "Curves",
     "Interruption",
     "MetricsCSV",

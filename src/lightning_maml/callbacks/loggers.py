@@ -36,9 +36,8 @@ class MetricsCSV(CSVLogger):
         super().__init__(run_dir, name="", version="", flush_logs_every_n_steps=1)
 
     @property
-    def experiment(self) -> ExperimentWriter:
-        if self._experiment is None:
-            os.makedirs(self.log_dir, exist_ok=True)
+    def experiment(self) -> _MetricsWriter:
+        if not isinstance(self._experiment, _MetricsWriter):
             self._experiment = _MetricsWriter(self.log_dir)
         return self._experiment
 

@@ -106,7 +106,7 @@ def draw_adaptation(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     what = "query accuracy" if is_accuracy else "query loss"
     _finish(axes, "inner steps", what, percent=is_accuracy)
-    axes.set_title(f"Adaptation on {num_tasks} meta-test tasks (bars: 95 % interval)", fontsize=11)
+    axes.set_title(f"Adaptation on {num_tasks} meta-test tasks (bars: 95 % interval)", fontsize=10)
     figure.savefig(path, dpi=150)
 
 

@@ -35,7 +35,7 @@ class EpisodeLoader(BatchMetaDataLoader):  # type: ignore[misc]
             num_workers=num_workers,
             pin_memory=pin_memory,
         )
-        self.collate_fn = _ToEpisodes(self.collate_fn)
+        self.collate_fn: Any = _ToEpisodes(self.collate_fn)
 
 
 class _ToEpisodes:

@@ -19,8 +19,7 @@ def create(dataset: Any) -> Callable[..., Any]:
         SettingError: if it is neither.
     """
     if isinstance(dataset, Mapping) and "_target_" in dataset:
-        make: Callable[..., Any] = hydra.utils.instantiate(dataset, _partial_=True, _convert_="all")
-        return make
+        return hydra.utils.instantiate(dataset, _partial_=True, _convert_="all")
     if callable(dataset):
         return dataset
     raise SettingError("data.datamodule.datasets", dataset, "give a node with _target_, or a callable")

@@ -32,7 +32,7 @@ def _global_generators_seeded(generator: np.random.Generator) -> Iterator[None]:
     seeds = generator.integers(2**32, size=3)
     random.seed(int(seeds[0]))
     np.random.seed(seeds[1])
-    torch.random.default_generator.manual_seed(int(seeds[2]))  # not torch.manual_seed, which seeds the GPUs as well
+    torch.default_generator.manual_seed(int(seeds[2]))  # not torch.manual_seed, which seeds the GPUs as well
     try:
         yield
     finally:

@@ -99,7 +99,8 @@ class Trajectory(NamedTuple):
     @classmethod
     def concatenate(cls, parts: "list[Trajectory]") -> "Trajectory":
         """Join trajectories along their tasks."""
-        return cls(*(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True)))
+        fields = zip(*parts, strict=True)
+        return cls(*(None if values[0] is None else torch.cat(values) for values in fields))  # type: ignore[arg-type]
 
 
 class InnerLoop(Protocol):

@@ -31,7 +31,7 @@ class Repeat(pl.LightningDataModule):
         self.meta_batches = list(meta_batches)
 
     def train_dataloader(self) -> Any:
-        return DataLoader(self.meta_batches, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(self.meta_batches, batch_size=None)
 
     def val_dataloader(self) -> EVAL_DATALOADERS:
         return self.train_dataloader()
@@ -81,7 +81,7 @@ def parameters_by_hand(
     for first in range(0, len(meta_batches), accumulate):
         group = meta_batches[first : first + accumulate]
         optimizer.zero_grad()
-        (sum(outer_loss_by_hand(network, theta, episodes) for episodes in group) / len(group)).backward()  # type: ignore[union-attr]
+        (sum(outer_loss_by_hand(network, theta, episodes) for episodes in group) / len(group)).backward()
         if clip is not None:
             norm = sum(float((p.grad**2).sum()) for p in theta.values() if p.grad is not None) ** 0.5
             for p in theta.values():
@@ -200,7 +200,7 @@ def test_a_network_of_torchmetas_meta_modules_trains_like_any_other(tmp_path: Pa
         trainer(tmp_path, precision="64-true").fit(algorithm, datamodule=Repeat(*three_batches()))
     for one, other in zip(*(network.parameters() for network in networks), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
-    assert not torch.equal(networks[1][4].weight, plain()[4].weight)  # type: ignore[index]
+    assert not torch.equal(networks[1][4].weight, plain()[4].weight)
 
 
 def test_running_statistics_play_no_part() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torchmeta.toy import Harmonic, Sinusoid
-from torchvision.transforms import Compose, RandomAffine, ToTensor
+from torchvision.transforms import RandomAffine, ToTensor
 
 from lightning_maml.data import Glyphs, MetaDataModule
 from lightning_maml.data.tasks import TaskSampler, task_generator
@@ -65,13 +65,13 @@ def test_same_tasks_whatever_the_global_generators_did_and_none_is_touched() -> 
     random.seed(1), np.random.seed(2), torch.manual_seed(3)
     one = batches(glyphs().val_dataloader())
     random.seed(4), np.random.seed(5), torch.manual_seed(6)
-    states = random.getstate(), np.random.get_state()[1].tobytes(), torch.random.get_rng_state()  # type: ignore[index]
+    states = random.getstate(), np.random.get_state()[1].tobytes(), torch.random.get_rng_state()
     loader = glyphs()
     loader.setup()
     dataset = loader._tasks["val"]
     dataset[0]
     assert random.getstate() == states[0]
-    assert np.random.get_state()[1].tobytes() == states[1]  # type: ignore[index]
+    assert np.random.get_state()[1].tobytes() == states[1]
     assert torch.equal(torch.random.get_rng_state(), states[2])
     assert same(one, batches(glyphs().val_dataloader()))
 
@@ -113,7 +113,7 @@ def test_ranks_share_the_tasks_without_overlap_or_gap(world_size: int) -> None:
         sampler.set_epoch(1)
     assert sorted(index for sampler in samplers for index in sampler) == list(range(12, 24))
     assert [len(sampler) for sampler in samplers] == [12 // world_size] * world_size
-    assert list(samplers[-1])[0] == 12 + world_size - 1
+    assert next(iter(samplers[-1])) == 12 + world_size - 1
 
 
 def test_generators_of_neighbouring_tasks_are_independent() -> None:
@@ -208,7 +208,7 @@ def test_regression_tasks_do_not_depend_on_workers_or_order(toy: Any) -> None:
 def test_a_sinusoids_support_and_query_lie_on_one_sinusoid() -> None:
     """y = a·sin x + b·cos x, fitted to the support points, predicts the query points."""
     settings: dict[str, Any] = {
-        "datasets": dict.fromkeys(("train", "val", "test"), {"_target_": "torchmeta.toy.Sinusoid"}),
+        "datasets": {split: {"_target_": "torchmeta.toy.Sinusoid"} for split in ("train", "val", "test")},
         "kshot": {"support": 5, "query": 5},
         "batch_size": 20,
         "batches": 1,
@@ -221,7 +221,7 @@ def test_a_sinusoids_support_and_query_lie_on_one_sinusoid() -> None:
         predicted = torch.cat([task.query_x.sin(), task.query_x.cos()], dim=1) @ solution
         torch.testing.assert_close(predicted, task.query_y, atol=1e-2, rtol=1e-2)
         amplitudes.append(round(float(solution.norm()), 3))
-    assert len(set(amplitudes)) == 20 and 0.1 <= min(amplitudes) and max(amplitudes) <= 5.01
+    assert len(set(amplitudes)) == 20 and min(amplitudes) >= 0.1 and max(amplitudes) <= 5.01
 
 
 def omniglot(**settings: Any) -> MetaDataModule:
@@ -241,16 +241,13 @@ class TestOmniglot:
     def test_rotations_are_classes_of_meta_training_alone(self) -> None:
         data = omniglot()
         data.setup()
-        sizes = {split: len(tasks._sizes) for split, tasks in data._tasks.items()}  # type: ignore[attr-defined]
+        sizes = {split: len(tasks._sizes) for split, tasks in data._tasks.items()}
         assert sizes == {"train": 4 * 1028, "val": 172, "test": 423}
 
     def test_classes_of_the_splits_are_disjoint(self) -> None:
         data = omniglot()
         data.setup()
-        labels = [
-            {"/".join(label) for label in tasks._meta_dataset.dataset.labels}  # type: ignore[attr-defined]
-            for tasks in data._tasks.values()
-        ]
+        labels = [{"/".join(label) for label in tasks._meta_dataset.dataset.labels} for tasks in data._tasks.values()]
         assert len(set.union(*labels)) == sum(map(len, labels)) == 1623
 
     def test_same_tasks_for_0_and_2_workers(self) -> None:
@@ -260,6 +257,6 @@ class TestOmniglot:
     def test_a_turned_character_is_the_character_turned(self) -> None:
         data = omniglot()
         data.setup()
-        classes = data._tasks["train"]._meta_dataset.dataset  # type: ignore[attr-defined]
+        classes = data._tasks["train"]._meta_dataset.dataset
         upright, turned = classes[5], classes[5 + 2 * 1028]
         assert torch.equal(turned[3][0], upright[3][0].rot90(2, dims=(1, 2)))

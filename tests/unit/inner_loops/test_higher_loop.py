@@ -27,7 +27,9 @@ def loss_of(network: nn.Module, parameters: dict[str, Tensor], x: Tensor, y: Ten
     return F.mse_loss(output, y) if y.is_floating_point() else F.cross_entropy(output, y)
 
 
-def sgd_by_hand(parameters: dict[str, Tensor], gradients: tuple[Tensor, ...], state: dict[str, Any]) -> dict[str, Tensor]:
+def sgd_by_hand(
+    parameters: dict[str, Tensor], gradients: tuple[Tensor, ...], state: dict[str, Any]
+) -> dict[str, Tensor]:
     return {name: p - 0.1 * g for (name, p), g in zip(parameters.items(), gradients, strict=True)}
 
 
@@ -36,7 +38,9 @@ def safe_root(v: Tensor) -> Tensor:
     return torch.where(v == 0, torch.ones_like(v), v).sqrt() * (v != 0)
 
 
-def adam_by_hand(parameters: dict[str, Tensor], gradients: tuple[Tensor, ...], state: dict[str, Any]) -> dict[str, Tensor]:
+def adam_by_hand(
+    parameters: dict[str, Tensor], gradients: tuple[Tensor, ...], state: dict[str, Any]
+) -> dict[str, Tensor]:
     """higher adds ε before the bias correction of the second moment, as PyTorch did until 1.3."""
     state["t"] = t = state.get("t", 0) + 1
     new = {}
@@ -189,9 +193,7 @@ def test_training_leaves_nan_what_its_objective_does_not_use() -> None:
 
 def test_first_order_gradient_is_the_query_gradient_at_the_adapted_parameters() -> None:
     network, episodes = small_conv4(), classification(num_tasks=1)
-    _, gradients = HigherLoop(SGD)(
-        MAML(network), episodes, steps=3, objective=Objective.final(3, first_order=True)
-    )
+    _, gradients = HigherLoop(SGD)(MAML(network), episodes, steps=3, objective=Objective.final(3, first_order=True))
     (task,) = episodes.tasks()
     phi = {name: parameter.detach().requires_grad_() for name, parameter in network.named_parameters()}
     for _ in range(3):

@@ -17,7 +17,7 @@ def test_the_head_fits_any_image(
     try:
         network = Conv4(
             shape, 7, num_layers=layers, padding=padding, kernel_size=kernel, num_filters=4, downsample=downsample
-        )  # type: ignore[arg-type]
+        )
     except SettingError:
         assert (shape, layers, padding) == ((2, 16, 16), 3, 0) and downsample == "max_pool"
         return
@@ -53,7 +53,7 @@ def test_torchopts_tutorial_network_is_built_by_two_settings() -> None:
 
 @pytest.mark.parametrize("downsample", ["max_pool", "stride"])
 def test_batch_norm_normalizes_by_the_batch_in_evaluation_too(downsample: str) -> None:
-    network, x = Conv4((1, 28, 28), 5, num_filters=4, downsample=downsample), torch.rand(6, 1, 28, 28)  # type: ignore[arg-type]
+    network, x = Conv4((1, 28, 28), 5, num_filters=4, downsample=downsample), torch.rand(6, 1, 28, 28)
     assert torch.equal(network.train()(x), network.eval()(x))
     assert not torch.allclose(network(x)[:3], network(x[:3]))
     assert not list(network.buffers())
@@ -72,7 +72,7 @@ def test_an_image_too_small_is_refused_with_its_size() -> None:
 )
 def test_settings_out_of_range_are_named(setting: str, value: object) -> None:
     with pytest.raises(SettingError, match=f"model.torch_module.{setting}={value}"):
-        Conv4((1, 28, 28), 5, **{setting: value})  # type: ignore[arg-type]
+        Conv4((1, 28, 28), 5, **{setting: value})
 
 
 def test_flat_inputs_are_sent_to_the_mlp() -> None:
