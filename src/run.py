@@ -4,6 +4,7 @@ Every setting is in conf/; --help lists the choices, --cfg job prints what would
 """
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_maml import command_line
@@ -48,7 +49,8 @@ def main(cfg: DictConfig) -> float | None:
         if cfg.train.test:
             trainer.test(algorithm, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
     finally:
-        end_logging(loggers)
+        hydra_config = HydraConfig.get()
+        end_logging(loggers, hydra_config.runtime.output_dir, list(hydra_config.overrides.task))
     return None if best is None else float(best)
 
 

@@ -39,6 +39,8 @@ def launch(main: Callable[[], Any]) -> None:
     register_resolvers()
     try:
         main()
+    except KeyboardInterrupt:
+        sys.exit(130)  # Ctrl-C before training began; Lightning handles it from then on
     except Exception as error:
         line = explain(error)
         if line is None or show_traceback:

@@ -231,7 +231,7 @@ def test_ctrl_c_saves_the_last_checkpoint_and_says_how_to_resume(tmp_path: Path)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode not in (0, None) and "Traceback" not in output
-    match = re.search(r"interrupted at meta-update (\d+); to go on: python (.*)", output)
+    match = re.search(r"interrupted at meta-update (\d+).*to resume: python (.*)", output, re.DOTALL)
     assert match is not None, output
     step = int(match[1])
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == step > 0

@@ -2,12 +2,15 @@
 
 import logging
 import os
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import wandb
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from requests.utils import get_netrc_auth
@@ -53,26 +56,25 @@ class WandB(WandbLogger):
 
     def __init__(self, save_dir: str, watch: Mapping[str, Any] | None = None, **settings: Any) -> None:
         mode = os.environ.get("WANDB_MODE") or ("online" if _has_api_key() else "offline")
-        super().__init__(save_dir=save_dir, offline=mode != "online", **settings)
+        quiet = wandb.Settings(quiet=True)  # its closing page would push the results off the screen
+        super().__init__(save_dir=save_dir, offline=mode != "online", settings=quiet, **settings)
         self._watch = watch or {}
-        self._is_watching = False
 
-    def watch_learner(self, module: pl.LightningModule) -> None:
-        """Send histograms of the learner's gradients or parameters, as `watch` says."""
-        if self._watch.get("log") and not self._is_watching:
+    def begin(self, module: pl.LightningModule) -> None:
+        """Say where the run can be seen, and send what `watch` asks for."""
+        if self.experiment.url:
+            log.info("Weights & Biases: %s", self.experiment.url)
+        if self._watch.get("log"):
             self.watch(module, log=self._watch["log"], log_freq=self._watch.get("log_freq", 100), log_graph=False)
-            self._is_watching = True
 
     def finish(self) -> None:
-        """End the W&B run, so that the next job of a sweep begins its own; say how to sync an offline one."""
-        import wandb
-
+        """End the W&B run, so that the next job of a sweep begins its own; say how to upload an offline one."""
         if self._experiment is None:
             return
-        folder, offline = os.path.dirname(self.experiment.dir), self.experiment.settings._offline
+        folder = os.path.relpath(os.path.dirname(self.experiment.dir))
         wandb.finish()
-        if offline:
-            log.info("Weights & Biases logged offline; to upload it: wandb sync %s", os.path.relpath(folder))
+        if self._offline:
+            log.info("Weights & Biases logged offline; to upload it: wandb sync %s", folder)
 
 
 def _has_api_key() -> bool:
@@ -82,20 +84,32 @@ def _has_api_key() -> bool:
 def begin_logging(trainer: pl.Trainer, algorithm: pl.LightningModule, config: Any) -> None:
     """Put the resolved configuration and the code's version into every logger, and say what is about to run."""
     parameters = sum(parameter.numel() for parameter in algorithm.parameters())
-    log.info("%s parameters on %s; run folder %s", f"{parameters:,}", trainer.strategy.root_device, _folder(trainer))
+    log.info("%s parameters on %s", f"{parameters:,}", trainer.strategy.root_device)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     for logger in trainer.loggers:
         logger.log_hyperparams({**config, "code_version": code_version(), "num_parameters": parameters})
         if isinstance(logger, WandB):
-            logger.watch_learner(algorithm)
+            logger.begin(algorithm)
 
 
-def end_logging(loggers: list[Logger]) -> None:
-    """Close what a logger keeps open, so that the next job of a sweep starts afresh."""
+def end_logging(loggers: list[Logger], run_dir: str, overrides: list[str]) -> None:
+    """Close what a logger keeps open, and say where everything is and how to go on from there.
+
+    Args:
+        loggers: those of the run.
+        run_dir: the run's folder.
+        overrides: the Hydra overrides that the run was started with.
+    """
     for logger in loggers:
         if isinstance(logger, WandB):
             logger.finish()
+    log.info("everything is in %s", os.path.relpath(run_dir))
+    last = Path(run_dir) / "checkpoints" / "last.ckpt"
+    if last.exists():
+        kept = [override for override in overrides if not override.startswith("train.ckpt_path=")]
+        checkpoint = f"train.ckpt_path={os.path.relpath(last)}"
+        log.info("to resume: %s", shlex.join(["python", os.path.relpath(sys.argv[0]), *kept, checkpoint]))
 
 
 def code_version() -> str:
@@ -111,7 +125,3 @@ def code_version() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return described.stdout.strip()
-
-
-def _folder(trainer: pl.Trainer) -> str:
-    return os.path.relpath(trainer.default_root_dir)

@@ -85,7 +85,7 @@ def draw_curves(rows: Iterable[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(5 * len(panels), 3.6), layout="constrained")
     for axes, (metric, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for split, name, colour in _SPLITS:
-            points = [(int(row["step"]), float(row[key])) for row in rows if row.get(key := f"{split}/{metric}")]
+            points = [(float(row["step"]), float(row[key])) for row in rows if row.get(key := f"{split}/{metric}")]
             if points:
                 marker = "o" if split == "metaval" or len(points) == 1 else None
                 steps, values = zip(*points, strict=True)

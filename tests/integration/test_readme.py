@@ -1,0 +1,108 @@
+"""The README's commands, read from the README and run, with less to do."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.integration.command import TINY, environment, run, succeed
+from tests.paths import HAS_OMNIGLOT, ROOT
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+RUNS = [line.removeprefix("python src/run.py").split() for line in COMMANDS if line.startswith("python src/run.py")]
+# the same code over fewer, smaller meta-batches
+LESS = (
+    *("train.pl_trainer.max_epochs=1", "data.datamodule.batches.train=1", "data.datamodule.batch_size.train=1"),
+    *("data.datamodule.batches.val=1", "data.datamodule.batch_size.val=1", "data.datamodule.batches.test=1"),
+    *("data.datamodule.batch_size.test=2", "data.datamodule.num_workers={train: 0, val: 0, test: 0}"),
+)
+
+# What the README of lightning-maml, which this project follows, tells people to type.
+REFERENCE = [
+    "train.pl_trainer.gpus=0",
+    "train.pl_trainer.gpus=0 train.pl_trainer.fast_dev_run=true",
+    "train.pl_trainer.gpus=0 train.pl_trainer.max_epochs=1000 data.datamodule.num_inner_steps=5",
+    "train.pl_trainer.gpus=0 data.datamodule.num_inner_steps=5,10,20 -m",
+]
+
+
+def needs_omniglot(arguments: list[str]) -> bool:
+    return not any(argument.startswith(("data=", "experiment=quickstart")) for argument in arguments)
+
+
+def run_with_less(arguments: list[str], folder: Path) -> str:
+    if needs_omniglot(arguments) and not HAS_OMNIGLOT:
+        pytest.skip("Omniglot is not in DATASET_PATH")
+    if "-m" in arguments:
+        return succeed(*arguments, *LESS, f"hydra.sweep.dir={folder}")
+    return succeed(*arguments, *LESS, folder=folder)
+
+
+@pytest.mark.parametrize("arguments", RUNS, ids=" ".join)
+def test_a_command_of_the_readme(arguments: list[str], tmp_path: Path) -> None:
+    if "train.pl_trainer.accelerator=gpu" in arguments and not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
+    if any("RUN/" in argument for argument in arguments):
+        succeed("experiment=quickstart", *LESS, "logging=csv", folder=tmp_path / "first")
+        arguments = [argument.replace("RUN/", f"{tmp_path}/first/") for argument in arguments]
+        output = succeed(*LESS[1:], *arguments, folder=tmp_path / "second")
+    else:
+        output = run_with_less(arguments, tmp_path)
+    assert "Meta-test" in output
+
+
+@pytest.mark.parametrize("arguments", REFERENCE)
+def test_a_command_of_the_reference(arguments: str, tmp_path: Path) -> None:
+    output = run_with_less(arguments.split(), tmp_path)
+    assert "train.pl_trainer.gpus=0 is now train.pl_trainer.accelerator=cpu" in output
+    assert "Meta-test" in output
+
+
+def test_the_readme_has_commands_and_only_known_ones() -> None:
+    assert len(RUNS) >= 12
+    assert all(line.startswith(("python src/run.py", "make train", "make test")) for line in COMMANDS)
+
+
+def test_the_makefile_runs_what_the_readme_says() -> None:
+    for target, command in (("train", "src/run.py experiment=quickstart seed"), ("test", "-m pytest seed")):
+        dry = subprocess.run(
+            ["make", "-n", target, "ARGS=seed"], cwd=ROOT, capture_output=True, text=True, check=True, env=environment()
+        )
+        assert command in dry.stdout
+
+
+def test_the_readmes_table_lists_every_choice() -> None:
+    for group in ("data", "model", "algorithm", "inner_loop", "optim", "train", "logging", "experiment"):
+        (row,) = re.findall(rf"^\| `{group}` \| ([^|]*) \|", README, re.MULTILINE)
+        assert set(row.replace("*", "").strip().split(", ")) == {
+            path.stem for path in (ROOT / "conf" / group).iterdir()
+        }
+
+
+def test_a_dataset_yaml_pasted_from_the_reference(tmp_path: Path) -> None:
+    """`${env:DATASET_PATH}`, no `_partial_`, capital booleans: as people have them."""
+    if not HAS_OMNIGLOT:
+        pytest.skip("Omniglot is not in DATASET_PATH")
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    node = yaml.safe_load((ROOT / "conf/data/omniglot.yaml").read_text())
+    for split in ("train", "val", "test"):
+        node["datamodule"]["datasets"][split] = {
+            "_target_": "torchmeta.datasets.Omniglot",
+            "root": "${env:DATASET_PATH}",
+            f"meta_{split}": True,
+            "download": True,
+        }
+    (tmp_path / "conf/data/pasted.yaml").write_text(yaml.safe_dump(node))
+    done = run(
+        *(s for s in TINY if s != "data=glyphs"),
+        "data=pasted",
+        f"--config-path={tmp_path}/conf",
+        "logging=csv",
+        folder=tmp_path / "run",
+    )
+    assert done.returncode == 0, done.stderr
