@@ -11,6 +11,7 @@ from lightning_maml import command_line
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="default")
+@command_line.errors_in_one_line
 def main(cfg: DictConfig) -> float | None:
     """One run. Returns the best value of the monitored metric, for sweepers to optimize."""
     # Imported here, because torch takes seconds and --help should not.
@@ -21,7 +22,7 @@ def main(cfg: DictConfig) -> float | None:
     from lightning_maml.data import MetaDataModule
 
     check_trainer_settings(cfg.train.pl_trainer)
-    pl.seed_everything(cfg.train.seed, workers=True, verbose=False)
+    command_line.seed_everything(cfg.train.seed)
     datamodule: MetaDataModule = hydra.utils.instantiate(cfg.data.datamodule)
     network = hydra.utils.instantiate(
         cfg.model.torch_module, input_shape=datamodule.input_shape, num_outputs=datamodule.num_outputs
@@ -32,26 +33,27 @@ def main(cfg: DictConfig) -> float | None:
     if ckpt_path is not None:
         check_checkpoint(ckpt_path, algorithm)
 
-    checkpoint = hydra.utils.instantiate(cfg.train.checkpoint)
     callbacks = [hydra.utils.instantiate(node) for node in cfg.train.callbacks.values() if node is not None]
     if cfg.train.early_stopping.patience is not None:
         callbacks.append(hydra.utils.instantiate(cfg.train.early_stopping))
+    best, last = (hydra.utils.instantiate(cfg.train.checkpoint[name]) for name in ("best", "last"))
     loggers = [hydra.utils.instantiate(node) for node in cfg.logging.values() if node is not None]
     trainer: pl.Trainer = hydra.utils.instantiate(
-        cfg.train.pl_trainer, logger=loggers, callbacks=[*callbacks, checkpoint]
+        cfg.train.pl_trainer, logger=loggers, callbacks=[*callbacks, best, last]
     )
-    best = None
+    succeeded = False
     try:
         begin_logging(trainer, algorithm, OmegaConf.to_container(cfg, resolve=True))
         if cfg.train.fit:
             trainer.fit(algorithm, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-            best, ckpt_path = checkpoint.best_model_score, checkpoint.best_model_path or None
+            ckpt_path = best.best_model_path or None
         if cfg.train.test:
             trainer.test(algorithm, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
+        succeeded = True
     finally:
         hydra_config = HydraConfig.get()
-        end_logging(loggers, hydra_config.runtime.output_dir, list(hydra_config.overrides.task))
-    return None if best is None else float(best)
+        end_logging(loggers, hydra_config.runtime.output_dir, list(hydra_config.overrides.task), succeeded=succeeded)
+    return None if best.best_model_score is None else float(best.best_model_score)
 
 
 if __name__ == "__main__":

@@ -9,19 +9,26 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from functools import wraps
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dotenv import load_dotenv
-from hydra.errors import HydraException, MissingConfigException
-from omegaconf import OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lightning_maml.settings import SettingError
+from lightning_maml.settings import NonFiniteLossError, SettingError, one_line, require_at_least
 
 ROOT = Path(__file__).resolve().parents[2]
 log = logging.getLogger(__name__)
+
+
+_failed_jobs: list[str] = []
+_show_tracebacks = False
 
 
 def launch(main: Callable[[], Any]) -> None:
@@ -30,11 +37,14 @@ def launch(main: Callable[[], Any]) -> None:
     `HYDRA_FULL_ERROR=1` shows the traceback too. Any other exception is shown whole: it is a bug, ours or that of the
     code being tried out.
     """
-    show_traceback = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
+    global _show_tracebacks
+    _show_tracebacks = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on rather than printing them
     load_dotenv(ROOT / ".env")
     # Lightning 2.6 asks PyTorch's pytrees what a leaf is in a way that torch 2.15 deprecates; nothing here to mend.
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+    # How many workers pay depends on the data, not on the number of cores; conf/data decides.
+    warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
     sys.argv[1:] = [new for argument in sys.argv[1:] for new in translate(argument)]
     register_resolvers()
     try:
@@ -42,11 +52,45 @@ def launch(main: Callable[[], Any]) -> None:
     except KeyboardInterrupt:
         sys.exit(130)  # Ctrl-C before training began; Lightning handles it from then on
     except Exception as error:
-        line = explain(error)
-        if line is None or show_traceback:
-            raise
-        print(f"error: {line}", file=sys.stderr)
+        _refuse(error)
+    if _failed_jobs:
+        print(f"error: {len(_failed_jobs)} of the sweep's jobs failed: {'; '.join(_failed_jobs)}", file=sys.stderr)
         sys.exit(1)
+
+
+def errors_in_one_line(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig], float | None]:
+    """Decorates the task function: a mistake of the user's is one line and, in a sweep, not the end of the others."""
+
+    @wraps(task)
+    def wrapped(cfg: DictConfig) -> float | None:
+        try:
+            return task(cfg)
+        except Exception as error:
+            line = explain(error)
+            if HydraConfig.get().mode != RunMode.MULTIRUN or line is None:
+                _refuse(error)
+            log.error("error: %s", line)
+            _failed_jobs.append(f"job {HydraConfig.get().job.num}: {line}")
+            return float("nan")
+
+    return wrapped
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """End with one line for a mistake of the user's; raise anything else again."""
+    line = explain(error)
+    if line is None or _show_tracebacks:
+        raise error
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(1)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch, and the workers of data loaders."""
+    import pytorch_lightning as pl
+
+    require_at_least(0, train__seed=seed)
+    pl.seed_everything(seed, workers=True, verbose=False)
 
 
 def translate(argument: str) -> list[str]:
@@ -74,8 +118,12 @@ def register_resolvers() -> None:
 def _meta_updates(*, _root_: Any) -> int:
     """The meta-updates of the whole fit, for schedulers that need their number."""
     batches = _root_.data.datamodule.batches
-    per_epoch = ceil((batches if isinstance(batches, int) else batches.train) / _root_.algorithm.accumulate)
+    batches = batches if isinstance(batches, int) else batches.train
     limits = _root_.train.pl_trainer
+    limit = limits.get("limit_train_batches")
+    if limit is not None:  # as Lightning reads it: a number of batches, or a fraction of them
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    per_epoch = ceil(batches / _root_.algorithm.accumulate)
     planned = per_epoch * limits.max_epochs if limits.max_epochs not in (None, -1) else None
     if limits.max_steps not in (None, -1):
         planned = limits.max_steps if planned is None else min(planned, limits.max_steps)
@@ -87,20 +135,27 @@ def _meta_updates(*, _root_: Any) -> int:
 def explain(error: BaseException) -> str | None:
     """One line for a mistake of the user's; None for anything else."""
     chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+    while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
     for one in chain:
-        if isinstance(one, SettingError):
-            return str(one)
+        if isinstance(one, SettingError | NonFiniteLossError):
+            return one_line(one)
         if isinstance(one, MissingConfigException) and one.missing_cfg_file and one.options:
             group, _, member = str(one.missing_cfg_file).rpartition("/")
             return f"{group}={member}: there is no such member; choose from {', '.join(one.options)}"
-        if type(one).__name__ in ("MisconfigurationException", "NonFiniteLossError"):
-            return _one_line(one)
-    if any(isinstance(one, HydraException | OmegaConfBaseException) for one in chain):
-        return "; ".join(dict.fromkeys(_one_line(one) for one in chain))
+        if type(one).__name__ == "MisconfigurationException":  # Lightning's; importing it takes seconds
+            return one_line(one)
+    if isinstance(error, InstantiationException) and not _is_about_the_yaml(chain[-1]):
+        return None
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return "; ".join(dict.fromkeys(one_line(one) for one in chain))
     return None
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def _is_about_the_yaml(error: BaseException) -> bool:
+    """Whether building an object failed for what its YAML says: a wrong `_target_`, an unknown or missing argument.
+    Anything else that a constructor raises is a bug in it."""
+    wrong_argument = isinstance(error, TypeError) and re.search(
+        r"unexpected keyword argument|missing \d+ required", str(error)
+    )
+    return isinstance(error, HydraException | OmegaConfBaseException | ImportError) or wrong_argument is not None

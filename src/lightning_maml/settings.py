@@ -1,6 +1,11 @@
 """What is wrong with a setting, said in one line: the setting as the user types it, its value, and the remedy."""
 
 
+def one_line(error: BaseException) -> str:
+    """An error's message with its line breaks folded."""
+    return " ".join(str(error).split())
+
+
 class SettingError(ValueError):
     """A setting that cannot work.
 
@@ -11,6 +16,10 @@ class SettingError(ValueError):
 
     def __init__(self, setting: str, value: object, remedy: str) -> None:
         super().__init__(f"{setting}={value}: {remedy}")
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The outer loss or its gradient is no longer a number."""
 
 
 def require_at_least(minimum: float, **settings: object) -> None:

@@ -1,4 +1,4 @@
-"""A network with a bug in it."""
+"""Networks with bugs in them."""
 
 from typing import Any
 
@@ -6,10 +6,16 @@ import torch
 from torch import Tensor, nn
 
 
-class Broken(nn.Module):
+class BrokenForward(nn.Module):
     def __init__(self, **settings: Any) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.weight * (1 // 0)
+
+
+class BrokenConstructor(nn.Module):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.size = 1 // 0

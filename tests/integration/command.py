@@ -30,6 +30,13 @@ def environment(**changes: str) -> dict[str, str]:
     return os.environ | {"DATASET_PATH": str(DATASET_PATH), "OMP_NUM_THREADS": "1"} | changes
 
 
+def tiny(*arguments: str) -> tuple[str, ...]:
+    """TINY and `arguments`, without what TINY says of the groups that they pick otherwise."""
+    picked = {argument.partition("=")[0] for argument in arguments}
+    small = {"model.torch_module.num_filters"} if "model" in picked else set()
+    return tuple(setting for setting in TINY if setting.partition("=")[0] not in picked | small) + arguments
+
+
 def run(
     *arguments: str, folder: Path | None = None, timeout: int = 300, **env: str
 ) -> subprocess.CompletedProcess[str]:

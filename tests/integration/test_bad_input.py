@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.integration.command import TINY, run
+from tests.integration.command import TINY, run, tiny
 from tests.paths import DATASET_PATH, HAS_OMNIGLOT
 
 CSV = "logging=csv"
@@ -14,11 +14,13 @@ CSV = "logging=csv"
 
 def refuse(*arguments: str, folder: Path, **env: str) -> str:
     """The one line of a refused run, after checking that it is one and that nothing but a log was left."""
-    done = run(*TINY, CSV, *arguments, folder=folder, **env)
+    done = run(
+        *tiny(*([] if any(a.startswith("logging=") for a in arguments) else [CSV]), *arguments), folder=folder, **env
+    )
     assert done.returncode in (1, 2), done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, done.stderr
+    errors = [line for line in done.stderr.splitlines() if "rror" in line]
+    assert len(errors) == 1 and errors[0].startswith("error: "), done.stderr
     left = {path.name for path in folder.iterdir()} if folder.exists() else set()
     assert left <= {".hydra", "run.log"}, left
     return errors[0]
@@ -41,6 +43,16 @@ def refuse(*arguments: str, folder: Path, **env: str) -> str:
         ("train.pl_trainer.gradient_clip_val=1.0", ["algorithm.gradient_clip_val=1.0"]),
         ("train.pl_trainer.accumulate_grad_batches=2", ["algorithm.accumulate=2"]),
         ("train.pl_trainer.inference_mode=true", ["train.pl_trainer.inference_mode"]),
+        ("train.pl_trainer.precision=16-mixed", ["train.pl_trainer.precision=16-mixed", "bf16-mixed"]),
+        ("train.pl_trainer.devices=2", ["train.pl_trainer.devices=2", "devices=1"]),
+        ("train.pl_trainer.overfit_batches=2", ["train.pl_trainer.overfit_batches=2"]),
+        ("train.seed=-1", ["train.seed=-1", "at least 0"]),
+        ("optim.inner_optimizer.lr=-1", ["optim.inner_optimizer", "Invalid learning rate"]),
+        ("optim.outer_optimizer.lr=-1", ["optim.outer_optimizer", "Invalid learning rate"]),
+        ("algorithm.gradient_clip_val=0", ["algorithm.gradient_clip_val=0", "null"]),
+        ("model.torch_module._target_=lightning_maml.models.Conv5", ["lightning_maml.models.Conv5"]),
+        ("+model.torch_module.depth=3", ["unexpected keyword argument 'depth'"]),
+        ("logging=wandb logging.wandb.watch.log=all", ["logging.wandb.watch.log=all", "gradients"]),
         ("train.ckpt_path=nowhere.ckpt", ["train.ckpt_path=nowhere.ckpt", "no such file"]),
         ("train.ckpt_path=README.md", ["train.ckpt_path=README.md", "no checkpoint"]),
         ("optim.inner_optimizer._target_=torch.optim.AdamW", ["optim.inner_optimizer._target_", "SGD"]),
@@ -98,14 +110,26 @@ def test_a_half_written_dataset(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
-    """Weights are huge after the first epoch's updates, so that the second epoch's loss overflows."""
-    done = run(
-        *TINY, CSV, "optim.outer_optimizer._target_=torch.optim.SGD", "optim.outer_optimizer.lr=1e37", folder=tmp_path
+    """The first epoch's meta-updates are harmless; a schedule then makes the step size huge."""
+    schedule = (
+        "optim.lr_scheduler={_target_: torch.optim.lr_scheduler.StepLR, _partial_: true, step_size: 4, gamma: 1e38}"
     )
+    sgd = ("optim.outer_optimizer._target_=torch.optim.SGD", "optim.outer_optimizer.lr=0.1")
+    done = run(*tiny(CSV, *sgd, schedule, "train.pl_trainer.max_epochs=5"), folder=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "at meta-update" in line and "optim.inner_optimizer.lr" in line
-    for checkpoint in tmp_path.glob("checkpoints/*.ckpt"):
-        weights = torch.load(checkpoint, weights_only=True)["state_dict"]
-        assert all(bool(value.isfinite().all()) for value in weights.values())
+    (line,) = [line for line in done.stderr.splitlines() if "rror" in line]
+    assert line.startswith("error: ") and "at meta-update" in line and "optim.inner_optimizer.lr" in line
+    assert "to resume" in done.stdout
+    for name in ("best", "last"):
+        checkpoint = torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert checkpoint["global_step"] == 3
+        assert all(bool(value.isfinite().all()) for value in checkpoint["state_dict"].values())
+
+
+def test_a_job_that_fails_does_not_end_the_sweep(tmp_path: Path) -> None:
+    done = run(*TINY, CSV, f"hydra.sweep.dir={tmp_path}", "data.datamodule.nway=5,500,4", "-m")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "job 1: data.datamodule.nway=500" in done.stderr
+    assert [(tmp_path / job / "metrics.json").exists() for job in "012"] == [True, False, True]
+    assert "data.datamodule.nway=500" in (tmp_path / "1" / "run.log").read_text()

@@ -3,13 +3,14 @@
 import re
 import shutil
 import subprocess
+from math import prod
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from tests.integration.command import TINY, environment, run, succeed
+from tests.integration.command import environment, run, succeed, tiny
 from tests.paths import HAS_OMNIGLOT, ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -39,7 +40,7 @@ def run_with_less(arguments: list[str], folder: Path) -> str:
     if needs_omniglot(arguments) and not HAS_OMNIGLOT:
         pytest.skip("Omniglot is not in DATASET_PATH")
     if "-m" in arguments:
-        return succeed(*arguments, *LESS, f"hydra.sweep.dir={folder}")
+        return succeed(*LESS, f"hydra.sweep.dir={folder}", *arguments)
     return succeed(*arguments, *LESS, folder=folder)
 
 
@@ -53,7 +54,8 @@ def test_a_command_of_the_readme(arguments: list[str], tmp_path: Path) -> None:
         output = succeed(*LESS[1:], *arguments, folder=tmp_path / "second")
     else:
         output = run_with_less(arguments, tmp_path)
-    assert "Meta-test" in output
+    jobs = prod(len(argument.split(",")) for argument in arguments) if "-m" in arguments else 1
+    assert output.count("Meta-test, 2 tasks") == jobs
 
 
 @pytest.mark.parametrize("arguments", REFERENCE)
@@ -98,11 +100,5 @@ def test_a_dataset_yaml_pasted_from_the_reference(tmp_path: Path) -> None:
             "download": True,
         }
     (tmp_path / "conf/data/pasted.yaml").write_text(yaml.safe_dump(node))
-    done = run(
-        *(s for s in TINY if s != "data=glyphs"),
-        "data=pasted",
-        f"--config-path={tmp_path}/conf",
-        "logging=csv",
-        folder=tmp_path / "run",
-    )
+    done = run(f"--config-path={tmp_path}/conf", *tiny("data=pasted", "logging=csv"), folder=tmp_path / "run")
     assert done.returncode == 0, done.stderr

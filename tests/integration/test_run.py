@@ -4,19 +4,20 @@ import csv
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 from PIL import Image
 
-from tests.integration.command import TINY, environment, run, succeed
+from tests.integration.command import TINY, environment, run, succeed, tiny
+from tests.integration.wandb_file import wandb_record
 from tests.paths import HAS_OMNIGLOT, ROOT
 
 CSV = "logging=csv"
@@ -69,6 +70,7 @@ def test_the_run_folder_holds_what_is_promised_with_weights_and_biases_offline(t
     record = wandb_record(offline)
     assert record["config"]["algorithm"]["num_inner_steps"] == 1
     assert record["config"]["code_version"]
+    assert record["exit_code"] == 0
     assert record["summary"]["metatest/outer_accuracy"] == pytest.approx(metrics["metatest/outer_accuracy"])
     assert {"maml", "glyphs"} <= set(record["tags"])
     assert {"curves", "adaptation"} <= set(record["summary"])
@@ -78,54 +80,38 @@ def test_the_run_folder_holds_what_is_promised_with_weights_and_biases_offline(t
     assert f"checkpoints{os.sep}last.ckpt" in output
 
 
-def wandb_record(offline: Path) -> dict[str, Any]:
-    """What a W&B run's own file holds, read back with W&B's reader."""
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
-
-    store, record = DataStore(), {"config": {}, "summary": {}, "tags": [], "history_keys": set()}
-    store.open_for_scan(str(next(offline.glob("run-*.wandb"))))
-    while (data := store.scan_data()) is not None:
-        entry = wandb_internal_pb2.Record()
-        entry.ParseFromString(data)
-        kind = entry.WhichOneof("record_type")
-        if kind == "run":
-            record["tags"] += list(entry.run.tags)
-            record["config"] |= {u.key: json.loads(u.value_json) for u in entry.run.config.update if u.key}
-        elif kind == "config":
-            record["config"] |= {u.key: json.loads(u.value_json) for u in entry.config.update if u.key}
-        elif kind == "summary":
-            record["summary"] |= {u.key or u.nested_key[0]: json.loads(u.value_json) for u in entry.summary.update}
-        elif kind == "history":
-            items = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in entry.history.item}
-            record["history_keys"] |= set(items)
-            record["summary"] |= items
-    return record
-
-
-def test_resuming_goes_on_counting(tmp_path: Path) -> None:
-    succeed(*TINY, CSV, folder=tmp_path / "first")
-    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path, workers: int) -> None:
+    """Stopped after the second of three epochs, resumed in its own folder; weights and metrics bit for bit."""
+    settings = (*TINY, CSV, f"data.datamodule.num_workers.train={workers}", "train.test=false", "train.seed=5")
+    three = "train.pl_trainer.max_epochs=3"
+    succeed(*settings, three, folder=tmp_path / "whole")
+    succeed(*settings, folder=tmp_path / "parts")
+    last = tmp_path / "parts" / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 6
-    succeed(*TINY, CSV, f"train.ckpt_path={last}", "train.pl_trainer.max_epochs=3", folder=tmp_path / "second")
-    steps = [float(row["step"]) for row in rows(tmp_path / "second") if row["metatrain/outer_loss"]]
-    assert steps == [7, 8, 9]
-    assert torch.load(tmp_path / "second/checkpoints/last.ckpt", weights_only=True)["global_step"] == 9
-
-
-def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path) -> None:
-    settings = (*TINY, CSV, "optim=adamw_cosine", "optim.lr_scheduler.T_max=9", "train.test=false")
-    succeed(*settings, "train.pl_trainer.max_epochs=3", folder=tmp_path / "whole")
-    succeed(*settings, folder=tmp_path / "first")
-    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
-    resumed = (f"train.ckpt_path={last}", "train.pl_trainer.max_epochs=3")
-    succeed(*settings, *resumed, folder=tmp_path / "second")
+    succeed(*settings, f"train.ckpt_path={last}", three, folder=tmp_path / "parts")
     one, other = (
-        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "second")
+        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "parts")
     )
     assert one["global_step"] == other["global_step"] == 9
     for name, value in one["state_dict"].items():
         assert torch.equal(value, other["state_dict"][name]), name
+    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+
+
+def test_a_run_resumed_in_a_new_folder_keeps_the_best_checkpoint_so_far(tmp_path: Path) -> None:
+    """Resumed with a step size that ruins the weights: what is tested in the end is the best of before."""
+    loss = ("train.monitor=metaval/outer_loss", "train.mode=min")
+    succeed(*TINY, CSV, *loss, folder=tmp_path / "first")
+    last = f"train.ckpt_path={tmp_path}/first/checkpoints/last.ckpt"
+    ruin = ("optim.lr_scheduler={_target_: torch.optim.lr_scheduler.ConstantLR, _partial_: true, factor: 1e4}",)
+    output = succeed(*TINY, CSV, *loss, last, *ruin, "train.pl_trainer.max_epochs=3", folder=tmp_path / "second")
+    assert "dirpath has changed" not in output
+    before = [float(row["metaval/outer_loss"]) for row in rows(tmp_path / "first") if row["metaval/outer_loss"]]
+    after = [float(row["metaval/outer_loss"]) for row in rows(tmp_path / "second") if row["metaval/outer_loss"]]
+    assert min(after) > min(before)
+    one, other = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("first", "second"))
+    assert one == other
 
 
 def test_a_checkpoint_is_tested_without_training(tmp_path: Path) -> None:
@@ -139,7 +125,7 @@ def test_a_checkpoint_is_tested_without_training(tmp_path: Path) -> None:
 
 def test_a_sweep_of_three(tmp_path: Path) -> None:
     """With the old key, in the default logging: every job its own folder and its own finished W&B run."""
-    output = succeed(*TINY, "data.datamodule.num_inner_steps=1,2,3", "-m", f"hydra.sweep.dir={tmp_path}")
+    output = succeed(*TINY, f"hydra.sweep.dir={tmp_path}", "data.datamodule.num_inner_steps=1,2,3", "-m")
     assert "data.datamodule.num_inner_steps=1,2,3 is now algorithm.num_inner_steps=1,2,3" in output
     for job, steps in enumerate((1, 2, 3)):
         folder = tmp_path / str(job)
@@ -181,8 +167,7 @@ def test_sinusoids_train_and_report_losses(tmp_path: Path) -> None:
     assert not any("accuracy" in name for name in metrics)
     assert metrics["metatest/outer_loss/step_2"] < metrics["metatest/outer_loss/step_0"]
     checkpoint = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
-    (state,) = (value for name, value in checkpoint["callbacks"].items() if "Checkpoints" in name)
-    assert state["monitor"] == "metaval/outer_loss"
+    assert "metaval/outer_loss" in {state.get("monitor") for state in checkpoint["callbacks"].values()}
 
 
 @pytest.mark.parametrize("override", ["optim=adamw_cosine", "logging=tensorboard", "algorithm.log_every_step=true"])
@@ -217,8 +202,9 @@ def test_every_epoch_trains_on_new_tasks(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_saves_the_last_checkpoint_and_says_how_to_resume(tmp_path: Path) -> None:
+    long = ("data.datamodule.num_workers.train=1", "train.pl_trainer.max_epochs=9999")
     process = subprocess.Popen(
-        [sys.executable, "src/run.py", *TINY, CSV, "train.pl_trainer.max_epochs=100000", f"hydra.run.dir={tmp_path}"],
+        [sys.executable, "src/run.py", *tiny(CSV, *long), f"hydra.run.dir={tmp_path}"],
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -235,7 +221,13 @@ def test_ctrl_c_saves_the_last_checkpoint_and_says_how_to_resume(tmp_path: Path)
     assert match is not None, output
     step = int(match[1])
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == step > 0
-    assert "train.pl_trainer.max_epochs=100000" in match[2] and "last.ckpt" in match[2]
+    printed = [part for part in shlex.split(match[2].splitlines()[0])[1:] if "max_epochs" not in part]
+    epochs = step // 3 + 2
+    succeed(*printed[1:], f"train.pl_trainer.max_epochs={epochs}")
+    trained = [row for row in rows(tmp_path) if row["metatrain/outer_loss"]]
+    assert [float(row["step"]) for row in trained] == list(range(1, 3 * epochs + 1))
+    losses = [row["metatrain/outer_loss"] for row in trained]
+    assert len(set(losses)) == len(losses)  # no task twice
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
@@ -277,10 +269,9 @@ def test_secrets_stay_out_of_the_run(tmp_path: Path) -> None:
             assert b"0123456789canary" not in path.read_bytes(), path
 
 
-def test_a_user_error_in_code_shows_its_traceback(tmp_path: Path) -> None:
-    """A bug in somebody's own network is not a mistake in a setting."""
-    done = run(
-        *TINY, CSV, "model.torch_module._target_=tests.integration.broken.Broken", folder=tmp_path, PYTHONPATH=str(ROOT)
-    )
+@pytest.mark.parametrize("network", ["BrokenForward", "BrokenConstructor"])
+def test_a_bug_in_somebodys_network_shows_its_traceback(tmp_path: Path, network: str) -> None:
+    target = f"model.torch_module._target_=tests.integration.broken.{network}"
+    done = run(*TINY, CSV, target, folder=tmp_path, PYTHONPATH=str(ROOT))
     assert done.returncode != 0
     assert "ZeroDivisionError" in done.stderr and "Traceback" in done.stderr

@@ -2,7 +2,7 @@
 
 from lightning_maml.algorithms.checkpoint import check_checkpoint
 from lightning_maml.algorithms.maml import MAML
-from lightning_maml.algorithms.outer_loop import NonFiniteLossError, OuterLoop, ci95
+from lightning_maml.algorithms.outer_loop import OuterLoop, ci95
 from lightning_maml.algorithms.trainer_settings import check_trainer_settings
 
-__all__ = ["MAML", "NonFiniteLossError", "OuterLoop", "check_checkpoint", "check_trainer_settings", "ci95"]
+__all__ = ["MAML", "OuterLoop", "check_checkpoint", "check_trainer_settings", "ci95"]

@@ -2,7 +2,6 @@
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,9 +18,8 @@ def check_checkpoint(path: str, algorithm: OuterLoop) -> None:
         SettingError: if the file is missing, is no checkpoint of this project, or holds another network or another
             number of outputs.
     """
-    found = _state_dict(path)
+    shapes = _shapes(path)
     wanted = {name: tuple(value.shape) for name, value in algorithm.state_dict().items()}
-    shapes = {name: tuple(value.shape) for name, value in found.items()}
     if shapes == wanted:
         return
     different = [name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name)]
@@ -42,12 +40,16 @@ def check_checkpoint(path: str, algorithm: OuterLoop) -> None:
     )
 
 
-def _state_dict(path: str) -> dict[str, Any]:
+def _shapes(path: str) -> dict[str, tuple[int, ...]]:
     if not Path(path).is_file():
         raise SettingError(_SETTING, path, "there is no such file; a run keeps its own in checkpoints/last.ckpt")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        state_dict: dict[str, Any] = checkpoint["state_dict"]
-    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError, OSError, ValueError) as error:
+        shapes = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+        checkpoint["pytorch-lightning_version"], checkpoint["loops"]  # what Lightning will ask for
+    except (
+        *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError),
+        *(KeyError, TypeError, AttributeError),
+    ) as error:
         raise SettingError(_SETTING, path, "it is no checkpoint of a run, or it is damaged; give another") from error
-    return state_dict
+    return shapes

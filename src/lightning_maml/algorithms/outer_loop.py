@@ -11,11 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import InnerLoop, Learner, Objective, Trajectory
-from lightning_maml.settings import require_at_least
-
-
-class NonFiniteLossError(ArithmeticError):
-    """The outer loss or its gradient is no longer a number."""
+from lightning_maml.settings import NonFiniteLossError, SettingError, require_at_least
 
 
 class OuterLoop(pl.LightningModule):
@@ -60,8 +56,8 @@ class OuterLoop(pl.LightningModule):
         require_at_least(1, algorithm__num_inner_steps=num_inner_steps, algorithm__accumulate=accumulate)
         if eval_inner_steps is not None:
             require_at_least(0, algorithm__eval_inner_steps=eval_inner_steps)
-        if gradient_clip_val is not None:
-            require_at_least(0.0, algorithm__gradient_clip_val=gradient_clip_val)
+        if gradient_clip_val is not None and not gradient_clip_val > 0:
+            raise SettingError("algorithm.gradient_clip_val", gradient_clip_val, "give a positive norm, or null")
         self.automatic_optimization = False
         self.learner = learner
         self.inner_loop = inner_loop
@@ -73,7 +69,10 @@ class OuterLoop(pl.LightningModule):
         self.log_every_step = log_every_step
         self._outer_optimizer = outer_optimizer
         self._lr_scheduler = lr_scheduler
-        self._accumulated = 0
+        # Training makes no forward pass on the support set at φ_K, unless the objective asks for it.
+        known_at_the_end = log_every_step or bool(self.objective.support.get(num_inner_steps))
+        self._support_step = num_inner_steps if known_at_the_end else num_inner_steps - 1
+        self._accumulated: list[Trajectory] = []
         self._test_parts: list[Trajectory] = []
 
     @property
@@ -82,7 +81,10 @@ class OuterLoop(pl.LightningModule):
         return Trajectory.concatenate(self._test_parts)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self._outer_optimizer(self.learner.meta_parameters().values())
+        try:
+            optimizer = self._outer_optimizer(self.learner.meta_parameters().values())
+        except ValueError as error:
+            raise SettingError("optim.outer_optimizer", self._outer_optimizer, f"{error}; change it") from error
         if self._lr_scheduler is None:
             return optimizer
         return [optimizer], [self._lr_scheduler(optimizer)]
@@ -93,17 +95,16 @@ class OuterLoop(pl.LightningModule):
         )
         assert gradients is not None
         self.manual_backward(self._surrogate(gradients))
-        self._accumulated += 1
-        if self._accumulated == self.accumulate or self.trainer.is_last_batch:
-            self._meta_update(trajectory)
-        metrics = _summary(trajectory)
-        if self.log_every_step:
-            metrics |= _per_step(trajectory)
-        self._log("metatrain", metrics, episodes, on_step=True)
+        self._accumulated.append(trajectory)
+        if len(self._accumulated) == self.accumulate or self.trainer.is_last_batch:
+            self._meta_update()
 
     def validation_step(self, episodes: Episodes, batch_idx: int) -> None:
         trajectory, _ = self.inner_loop(self.learner, episodes, steps=self.eval_inner_steps)
-        self._log("metaval", _summary(trajectory) | _before(trajectory), episodes, on_step=False)
+        metrics: dict[str, Any] = {
+            f"metaval/{name}": value for name, value in (_summary(trajectory) | _before(trajectory)).items()
+        }
+        self.log_dict(metrics | self._step, on_step=False, on_epoch=True, batch_size=episodes.num_tasks)
 
     def on_test_epoch_start(self) -> None:
         self._test_parts = []
@@ -114,20 +115,28 @@ class OuterLoop(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         trajectory = self.test_trajectory
-        metrics = _summary(trajectory) | _before(trajectory) | _per_step(trajectory) | _intervals(trajectory)
-        self.log_dict({f"metatest/{name}": value for name, value in metrics.items()})
+        metrics: dict[str, Any] = (
+            _summary(trajectory) | _before(trajectory) | _per_step(trajectory) | _intervals(trajectory)
+        )
+        self.log_dict({f"metatest/{name}": value for name, value in metrics.items()} | self._step)
+
+    @property
+    def _step(self) -> dict[str, Any]:
+        """Lightning takes "step" for the loggers' x axis, where it would count meta-batches."""
+        return {"step": float(self.global_step)}
 
     def _surrogate(self, gradients: dict[str, Tensor]) -> Tensor:
         """Σ⟨θ, g⟩ with g constant: its gradient is g."""
         meta = self.learner.meta_parameters()
         return torch.stack([(meta[name] * gradient).sum() for name, gradient in gradients.items()]).sum()
 
-    def _meta_update(self, trajectory: Trajectory) -> None:
+    def _meta_update(self) -> None:
         optimizer: Any = self.optimizers()
+        trajectory = Trajectory.concatenate(self._accumulated)
         for parameter in self.learner.meta_parameters().values():
-            if parameter.grad is not None and self._accumulated > 1:
-                parameter.grad /= self._accumulated
-        self._accumulated = 0
+            if parameter.grad is not None and len(self._accumulated) > 1:
+                parameter.grad /= len(self._accumulated)
+        self._accumulated = []
         limit = float("inf") if self.gradient_clip_val is None else self.gradient_clip_val
         norm = torch.nn.utils.clip_grad_norm_(self.learner.meta_parameters().values(), limit)
         # The one host synchronization of a meta-update. A NaN loss has a NaN gradient, so the norm tells of both.
@@ -143,33 +152,23 @@ class OuterLoop(pl.LightningModule):
         scheduler: Any = self.lr_schedulers()
         if scheduler is not None:
             scheduler.step()
-        self.log("metatrain/gradient_norm", norm, on_step=True, on_epoch=False)
-        self.log("metatrain/lr", optimizer.param_groups[0]["lr"], on_step=True, on_epoch=False)
-
-    def _log(self, split: str, metrics: dict[str, Tensor], episodes: Episodes, *, on_step: bool) -> None:
-        self.log_dict(
-            # Lightning takes "step" for the loggers' x axis, where it would count meta-batches.
-            {f"{split}/{name}": value for name, value in metrics.items()} | {"step": float(self.global_step)},
-            on_step=on_step,
-            on_epoch=not on_step,
-            batch_size=episodes.num_tasks,
-        )
+        metrics = _summary(trajectory, self._support_step) | {"gradient_norm": norm}
+        if self.log_every_step:
+            metrics |= _per_step(trajectory)
+        rate = {"metatrain/lr": optimizer.param_groups[0]["lr"]}
+        self.log_dict({f"metatrain/{name}": value for name, value in metrics.items()} | rate | self._step)
 
 
-def _summary(trajectory: Trajectory) -> dict[str, Tensor]:
-    """Means over tasks: query after adaptation, and support at the last step at which it was computed."""
-    metrics = {"outer_loss": trajectory.query_loss[:, -1].mean(), "inner_loss": _last_known(trajectory.support_loss)}
+def _summary(trajectory: Trajectory, support_step: int = -1) -> dict[str, Tensor]:
+    """Means over tasks, query after adaptation and support at `support_step`."""
+    metrics = {
+        "outer_loss": trajectory.query_loss[:, -1].mean(),
+        "inner_loss": trajectory.support_loss[:, support_step].mean(),
+    }
     if trajectory.query_accuracy is not None and trajectory.support_accuracy is not None:
         metrics["outer_accuracy"] = trajectory.query_accuracy[:, -1].mean()
-        metrics["inner_accuracy"] = _last_known(trajectory.support_accuracy)
+        metrics["inner_accuracy"] = trajectory.support_accuracy[:, support_step].mean()
     return metrics
-
-
-def _last_known(values: Tensor) -> Tensor:
-    """The mean over tasks at the last inner step or, where training did not compute it, the one before."""
-    if values.shape[1] == 1:
-        return values[:, 0].mean()
-    return torch.where(values[:, -1].isnan(), values[:, -2], values[:, -1]).mean()
 
 
 def _before(trajectory: Trajectory) -> dict[str, Tensor]:

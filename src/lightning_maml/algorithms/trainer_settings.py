@@ -16,18 +16,23 @@ def check_trainer_settings(settings: Mapping[str, Any]) -> None:
     Raises:
         SettingError: naming the setting that does it here.
     """
-    if settings.get("gradient_clip_val") is not None:
-        value = settings["gradient_clip_val"]
-        raise SettingError(f"{_PREFIX}.gradient_clip_val", value, f"use algorithm.gradient_clip_val={value}")
-    if settings.get("accumulate_grad_batches", 1) != 1:
-        value = settings["accumulate_grad_batches"]
-        raise SettingError(f"{_PREFIX}.accumulate_grad_batches", value, f"use algorithm.accumulate={value}")
-    if settings.get("inference_mode"):
-        raise SettingError(
-            f"{_PREFIX}.inference_mode", True, "adaptation needs gradients in evaluation; leave it false"
-        )
+    for name, harmless, remedy in (
+        ("gradient_clip_val", (None,), "use algorithm.gradient_clip_val={}"),
+        ("accumulate_grad_batches", (1,), "use algorithm.accumulate={}"),
+        ("inference_mode", (False,), "adaptation needs gradients in evaluation; leave it false"),
+        ("overfit_batches", (0,), "tasks have no end to repeat; use data.datamodule.batches.train=1 and a small nway"),
+        ("devices", (None, 1, "1", [0]), "runs of several processes are not supported yet; use devices=1"),
+        ("num_nodes", (None, 1), "runs of several processes are not supported yet; use num_nodes=1"),
+    ):
+        value = settings.get(name, harmless[0])
+        if value not in harmless:
+            raise SettingError(f"{_PREFIX}.{name}", value, remedy.format(value))
+    precision = str(settings.get("precision"))
+    if precision in ("16", "16-mixed", "16-true"):
+        raise SettingError(f"{_PREFIX}.precision", precision, "its loss scaling is not undone here; use bf16-mixed")
     accelerator = settings.get("accelerator")
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+    available = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
+    if accelerator in ("gpu", "cuda") and not available:
         raise SettingError(
             f"{_PREFIX}.accelerator", accelerator, "no GPU was found; use train.pl_trainer.accelerator=cpu"
         )

@@ -1,6 +1,6 @@
 """What people look at: progress, curves, results; and where metrics are logged."""
 
-from lightning_maml.callbacks.checkpoints import Checkpoints
+from lightning_maml.callbacks.checkpoints import Checkpoint
 from lightning_maml.callbacks.interruption import Interruption
 from lightning_maml.callbacks.loggers import MetricsCSV, WandB, begin_logging, end_logging
 from lightning_maml.callbacks.pictures import Adaptation, Curves
@@ -9,7 +9,7 @@ from lightning_maml.callbacks.results import Results
 
 __all__ = [
     "Adaptation",
-    "Checkpoints",
+    "Checkpoint",
     "Curves",
     "Interruption",
     "MetricsCSV",

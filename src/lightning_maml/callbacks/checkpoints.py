@@ -1,15 +1,42 @@
 """The checkpoints that a run keeps."""
 
+import shutil
+from pathlib import Path
+from typing import Any
+
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 
-class Checkpoints(ModelCheckpoint):
-    """`best.ckpt` by the monitored metric and `last.ckpt`, after every validation; nothing in a dry run.
+class Checkpoint(ModelCheckpoint):
+    """One file in the run's folder, rewritten after validations: the best by `monitor`, or without one the last.
+
+    A run that is resumed in a new folder takes the best checkpoint so far along. Nothing is written in a dry run.
 
     Args:
-        those of Lightning's `ModelCheckpoint`.
+        dirpath: the folder.
+        filename: the file's name in it, without its ending.
+        monitor: the metric that decides; None to keep the last.
+        mode: "max" or "min".
     """
+
+    def __init__(self, dirpath: str, filename: str, monitor: str | None = None, mode: str = "min") -> None:
+        super().__init__(
+            dirpath, filename, monitor=monitor, mode=mode, save_on_train_epoch_end=False, enable_version_counter=False
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.monitor is None:
+            return
+        before = Path(state_dict["best_model_path"])
+        path = Path(str(self.dirpath)) / f"{self.filename}.ckpt"
+        if before.is_file():
+            if before.resolve() != path.resolve():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(before, path)
+            moved = {"best_k_models": {str(path): state_dict["best_model_score"]}, "last_model_path": ""}
+            paths = dict.fromkeys(("best_model_path", "kth_best_model_path"), str(path))
+            super().load_state_dict({**state_dict, **moved, **paths, "dirpath": self.dirpath})
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]

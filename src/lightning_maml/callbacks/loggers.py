@@ -1,5 +1,6 @@
 """Where metrics go: `metrics.csv` in the run's folder, and Weights & Biases."""
 
+import csv
 import logging
 import os
 import shlex
@@ -15,14 +16,22 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from requests.utils import get_netrc_auth
 
+from lightning_maml.settings import SettingError
+
 log = logging.getLogger(__name__)
 
 
 class _MetricsWriter(ExperimentWriter):
     """Writes beside the other files of the run, where Lightning's would warn of them and rewrite hparams.yaml."""
 
+    def __init__(self, log_dir: str) -> None:
+        super().__init__(log_dir)
+        if os.path.exists(self.metrics_file_path):  # a resumed run goes on in its file
+            with open(self.metrics_file_path, newline="") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+
     def _check_log_dir_exists(self) -> None:
-        """The run's folder is new, and is meant to hold other files."""
+        """The run's folder is meant to hold other files."""
 
     def log_hparams(self, params: dict[str, Any]) -> None:
         """Hydra keeps the configuration, in `.hydra/config.yaml`."""
@@ -50,30 +59,36 @@ class WandB(WandbLogger):
 
     Args:
         save_dir: the run's folder; W&B's files go into its `wandb/`.
-        watch: `log` ("gradients", "parameters", "all" or None) and `log_freq`, in meta-updates.
+        watch: `log`, "gradients" or None, and `log_freq`, in meta-updates.
         settings: those of Lightning's `WandbLogger`: project, entity, name, group, tags, log_model, …
+
+    Raises:
+        SettingError: if `watch` asks for something else.
     """
 
     def __init__(self, save_dir: str, watch: Mapping[str, Any] | None = None, **settings: Any) -> None:
-        mode = os.environ.get("WANDB_MODE") or ("online" if _has_api_key() else "offline")
+        self._watch = dict(watch or {})
+        if self._watch.get("log") not in (None, "gradients"):
+            # W&B takes parameters in a forward hook, which would see every task's adapted ones.
+            raise SettingError("logging.wandb.watch.log", self._watch["log"], "choose gradients or null")
+        self._mode = os.environ.get("WANDB_MODE") or ("online" if _has_api_key() else "offline")
         quiet = wandb.Settings(quiet=True)  # its closing page would push the results off the screen
-        super().__init__(save_dir=save_dir, offline=mode != "online", settings=quiet, **settings)
-        self._watch = watch or {}
+        super().__init__(save_dir=save_dir, mode=self._mode, settings=quiet, **settings)
 
     def begin(self, module: pl.LightningModule) -> None:
         """Say where the run can be seen, and send what `watch` asks for."""
-        if self.experiment.url:
+        if self._mode == "online":
             log.info("Weights & Biases: %s", self.experiment.url)
         if self._watch.get("log"):
             self.watch(module, log=self._watch["log"], log_freq=self._watch.get("log_freq", 100), log_graph=False)
 
-    def finish(self) -> None:
+    def finish(self, *, succeeded: bool) -> None:
         """End the W&B run, so that the next job of a sweep begins its own; say how to upload an offline one."""
         if self._experiment is None:
             return
         folder = os.path.relpath(os.path.dirname(self.experiment.dir))
-        wandb.finish()
-        if self._offline:
+        wandb.finish(exit_code=0 if succeeded else 1)
+        if self._mode == "offline":
             log.info("Weights & Biases logged offline; to upload it: wandb sync %s", folder)
 
 
@@ -93,23 +108,25 @@ def begin_logging(trainer: pl.Trainer, algorithm: pl.LightningModule, config: An
             logger.begin(algorithm)
 
 
-def end_logging(loggers: list[Logger], run_dir: str, overrides: list[str]) -> None:
+def end_logging(loggers: list[Logger], run_dir: str, overrides: list[str], *, succeeded: bool) -> None:
     """Close what a logger keeps open, and say where everything is and how to go on from there.
 
     Args:
         loggers: those of the run.
         run_dir: the run's folder.
         overrides: the Hydra overrides that the run was started with.
+        succeeded: whether it came to its end.
     """
     for logger in loggers:
         if isinstance(logger, WandB):
-            logger.finish()
-    log.info("everything is in %s", os.path.relpath(run_dir))
-    last = Path(run_dir) / "checkpoints" / "last.ckpt"
-    if last.exists():
+            logger.finish(succeeded=succeeded)
+    folder = os.path.relpath(run_dir)
+    log.info("everything is in %s", folder)
+    last = os.path.join(folder, "checkpoints", "last.ckpt")
+    if os.path.exists(last):
         kept = [override for override in overrides if not override.startswith("train.ckpt_path=")]
-        checkpoint = f"train.ckpt_path={os.path.relpath(last)}"
-        log.info("to resume: %s", shlex.join(["python", os.path.relpath(sys.argv[0]), *kept, checkpoint]))
+        command = ["python", os.path.relpath(sys.argv[0]), *kept, f"train.ckpt_path={last}", f"hydra.run.dir={folder}"]
+        log.info("to resume, perhaps with more epochs: %s", shlex.join(command))
 
 
 def code_version() -> str:

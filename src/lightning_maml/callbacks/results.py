@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import math
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -32,7 +33,11 @@ class Results(pl.Callback):
         assert isinstance(pl_module, OuterLoop)
         metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            metrics_json = {name: value for name, value in metrics.items() if name.startswith("metatest/")}
+            metrics_json = {
+                name: value if math.isfinite(value) else None  # JSON knows no NaN
+                for name, value in metrics.items()
+                if name.startswith("metatest/")
+            }
             (self._run_dir / "metrics.json").write_text(json.dumps(metrics_json, indent=2) + "\n")
             write_tasks(pl_module.test_trajectory, self._run_dir / "tasks.csv")
         log.info("\n%s", as_table(metrics, len(pl_module.test_trajectory.query_loss)))

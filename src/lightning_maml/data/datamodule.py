@@ -101,6 +101,7 @@ class MetaDataModule(pl.LightningDataModule):
         self.setup()
         loader = EpisodeLoader(self._tasks[split], TaskSampler(1, repeat=True), 1, num_workers=0, pin_memory=False)
         episodes: Episodes = next(iter(loader))
+        self._tasks[split].close()
         return episodes
 
     def train_dataloader(self) -> "DataLoader[Any]":
@@ -128,6 +129,9 @@ class MetaDataModule(pl.LightningDataModule):
         sampler = TaskSampler(
             batch_size * self._batches[split], repeat=split != "train", rank=rank, world_size=world_size
         )
+        if split == "train" and self.trainer is not None:
+            epoch, batches = _position(self.trainer)
+            sampler.start_at(epoch, batches * batch_size // world_size)
         return EpisodeLoader(
             self._tasks[split], sampler, batch_size // world_size, self._num_workers[split], pin_memory=on_gpu
         )
@@ -160,6 +164,15 @@ class MetaDataModule(pl.LightningDataModule):
                 f"a class of the {split} split has {smallest} samples; support + query can be at most that",
             )
         return ClassTasks(meta_dataset, sizes, seed, split, shots, queries)
+
+
+def _position(trainer: pl.Trainer) -> tuple[int, int]:
+    """Where meta-training stands: the epoch, and the meta-batches done in it. A resumed run goes on from there."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    if progress.is_last_batch:  # an epoch that is complete but for its validation
+        done = trainer.fit_loop.epoch_progress.total.ready
+        return done, 0
+    return trainer.current_epoch, progress.current.completed
 
 
 def _per_split(name: str, value: Any, *, minimum: int) -> dict[str, int]:

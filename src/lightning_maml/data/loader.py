@@ -37,6 +37,13 @@ class EpisodeLoader(BatchMetaDataLoader):  # type: ignore[misc]
         )
         self.collate_fn: Any = _ToEpisodes(self.collate_fn)
 
+    def state_dict(self) -> dict[str, int]:
+        """Nothing: tasks are numbered, so the sampler finds its place from Lightning's own count."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Tells Lightning that this loader can be resumed in the middle of an epoch."""
+
 
 class _ToEpisodes:
     """torchmeta's collate function, with its dictionary turned into `Episodes`."""

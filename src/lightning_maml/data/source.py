@@ -1,6 +1,10 @@
 """Opening torchmeta's datasets, and saying plainly what is wrong with the files they read."""
 
+import errno
+import importlib
+import json
 import os
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +13,7 @@ from urllib.error import URLError
 import hydra
 import requests
 
-from lightning_maml.settings import SettingError
+from lightning_maml.settings import SettingError, one_line
 
 
 def create(dataset: Any) -> Callable[..., Any]:
@@ -29,9 +33,15 @@ def class_sizes(meta_dataset: Any) -> list[int]:
     """How many samples each class has, class augmentations included. Opens every class, so that gaps are found now."""
     classes = meta_dataset.dataset
     sizes = [len(classes[index]) for index in range(classes.num_classes)]
-    if hasattr(classes, "close"):
-        classes.close()  # opened again where it is read: an HDF5 handle must not be shared with worker processes
+    close(meta_dataset)
     return sizes * (len(classes) // classes.num_classes)
+
+
+def close(meta_dataset: Any) -> None:
+    """Close the dataset's file, which opens again where it is read: no HDF5 handle is shared with worker processes."""
+    classes = getattr(meta_dataset, "dataset", None)
+    if classes is not None and hasattr(classes, "close"):
+        classes.close()
 
 
 @contextmanager
@@ -50,8 +60,9 @@ def reading_errors(dataset: Any, setting: str) -> Iterator[None]:
         raise SettingError(
             setting,
             target,
-            f"not found in {root}, and the download from {_address(dataset)} failed ({error}); set DATASET_PATH to the "
-            "folder that holds the data, connect to the network, or choose data=glyphs, which needs neither",
+            f"not found in {root}, and the download from {_address(dataset)} failed ({one_line(error)}); set "
+            "DATASET_PATH to the folder that holds the data, connect to the network, or choose data=glyphs, which "
+            "needs neither",
         ) from error
     except PermissionError as error:
         raise SettingError(
@@ -61,27 +72,35 @@ def reading_errors(dataset: Any, setting: str) -> Iterator[None]:
             "folder that you may read, and write for a download",
         ) from error
     except (OSError, KeyError, EOFError, ValueError) as error:
-        if isinstance(error, SettingError):
+        if "root" not in node or not _is_about_a_file(error):
             raise
         raise SettingError(
             setting,
             target,
-            f"the files in {root} are incomplete or broken ({_one_line(error)}); delete that dataset's folder there "
+            f"the files in {root} are incomplete or broken ({one_line(error)}); delete that dataset's folder there "
             "and start again to prepare it anew",
         ) from error
     except RuntimeError as error:
+        if "root" not in node:
+            raise
         raise SettingError(
             setting,
             target,
-            f"{_one_line(error)}: nothing complete in {root}; set DATASET_PATH to the folder that "
-            "holds the data, add download: true to the YAML, or choose data=glyphs",
+            f"nothing complete in {root} ({one_line(error)}); set DATASET_PATH to the folder that holds the data, "
+            "let the YAML say download: true, or choose data=glyphs",
         ) from error
+
+
+def _is_about_a_file(error: BaseException) -> bool:
+    """Whether h5py, json or pickle could not make sense of a file; other errors are nobody's data."""
+    if isinstance(error, FileNotFoundError | json.JSONDecodeError | EOFError):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    return getattr(error, "errno", None) != errno.ENOSPC and any("h5py" in frame.filename for frame in frames)
 
 
 def _address(dataset: Any) -> str:
     """Where torchmeta downloads from, as far as its class tells."""
-    import importlib
-
     target = dataset.get("_target_") if isinstance(dataset, Mapping) else None
     kind = hydra.utils.get_object(target) if target else dataset
     module = importlib.import_module(kind.__module__)
@@ -90,7 +109,3 @@ def _address(dataset: Any) -> str:
             if isinstance(candidate, type) and isinstance(getattr(candidate, name, None), str):
                 return str(getattr(candidate, name))
     return "its home"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from lightning_maml.data.source import close
+
 SPLITS = ("train", "val", "test")
 
 
@@ -76,6 +78,9 @@ class TaskDataset(Dataset["OrderedDict[str, _Samples]"], ABC):
             support, query = self.draw(generator)
         return OrderedDict(support=_Samples(support), query=_Samples(query))
 
+    def close(self) -> None:
+        """Close the files that reading a task has opened."""
+
     @abstractmethod
     def draw(self, generator: np.random.Generator) -> tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]:
         """The support and the query samples of the task that `generator` decides."""
@@ -93,6 +98,9 @@ class ClassTasks(TaskDataset):
         super().__init__(seed, split, shots, queries)
         self._meta_dataset = meta_dataset
         self._sizes = sizes
+
+    def close(self) -> None:
+        close(self._meta_dataset)
 
     def draw(self, generator: np.random.Generator) -> tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]:
         classes = generator.choice(len(self._sizes), self._meta_dataset.num_classes_per_task, replace=False)
@@ -142,14 +150,21 @@ class TaskSampler(Sampler[int]):
         self._rank = rank
         self._world_size = world_size
         self._epoch = 0
+        self._skip = 0
+
+    def start_at(self, epoch: int, tasks_done: int) -> None:
+        """Resume in the middle of an epoch, after as many tasks of this rank."""
+        self._epoch, self._skip = epoch, tasks_done
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning at the start of every epoch."""
-        self._epoch = epoch
+        if epoch != self._epoch:
+            self.start_at(epoch, 0)
 
     def __iter__(self) -> Iterator[int]:
         first = 0 if self._repeat else self._epoch * self._num_tasks
-        return iter(range(first + self._rank, first + self._num_tasks, self._world_size))
+        tasks = range(first + self._rank, first + self._num_tasks, self._world_size)
+        return iter(tasks[self._skip :])
 
     def __len__(self) -> int:
         return len(range(self._rank, self._num_tasks, self._world_size))

@@ -129,7 +129,10 @@ class HigherLoop:
     def _differentiable_optimizer(self, adapted: Parameters, *, differentiable: bool) -> Any:
         # torch's optimizers take leaves only; a group each, so that a learner can give every entry its own step size.
         leaves = [value.detach().requires_grad_() for value in adapted.values()]
-        optimizer = self._inner_optimizer([{"params": [leaf]} for leaf in leaves])
+        try:
+            optimizer = self._inner_optimizer([{"params": [leaf]} for leaf in leaves])
+        except ValueError as error:
+            raise SettingError("optim.inner_optimizer", self._inner_optimizer, f"{error}; change it") from error
         if type(optimizer) not in _SUPPORTED:
             names = ", ".join(kind.__name__ for kind in _SUPPORTED)
             raise SettingError(

@@ -14,10 +14,10 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader
 from torchmeta.modules import MetaBatchNorm2d, MetaConv2d, MetaLinear, MetaSequential
 
-from lightning_maml.algorithms import MAML, NonFiniteLossError, OuterLoop, check_checkpoint, ci95
+from lightning_maml.algorithms import MAML, OuterLoop, check_checkpoint, ci95
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import HigherLoop, InnerLoop, Trajectory
-from lightning_maml.settings import SettingError
+from lightning_maml.settings import NonFiniteLossError, SettingError
 from tests.tasks import classification, regression, small_conv4, small_mlp
 
 ADAM = partial(torch.optim.Adam, lr=0.01)
@@ -230,6 +230,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_path:
         ({"num_inner_steps": -1}, "algorithm.num_inner_steps=-1"),
         ({"eval_inner_steps": -1}, "algorithm.eval_inner_steps=-1"),
         ({"gradient_clip_val": -1.0}, "algorithm.gradient_clip_val=-1.0"),
+        ({"gradient_clip_val": 0.0}, "algorithm.gradient_clip_val=0.0"),
         ({"accumulate": 0}, "algorithm.accumulate=0"),
     ],
 )
@@ -254,21 +255,23 @@ class TestCheckpoint:
     def algorithm(self, ways: int = 3) -> OuterLoop:
         return OuterLoop(MAML(small_conv4(ways)), inner_loop(), ADAM)
 
-    def saved(self, folder: Path, algorithm: OuterLoop) -> str:
+    def saved(self, folder: Path, algorithm: OuterLoop, *, ways: int = 3, mlp: bool = False) -> str:
         path = folder / "some.ckpt"
-        torch.save({"state_dict": algorithm.state_dict()}, path)
+        fit = trainer(folder, precision="64-true", max_steps=1)
+        fit.fit(algorithm, datamodule=Repeat(regression() if mlp else classification(ways=ways)))
+        fit.save_checkpoint(path)
         return str(path)
 
     def test_its_own_is_accepted(self, tmp_path: Path) -> None:
         check_checkpoint(self.saved(tmp_path, self.algorithm()), self.algorithm())
 
     def test_another_number_of_ways_is_named(self, tmp_path: Path) -> None:
-        path = self.saved(tmp_path, self.algorithm(ways=5))
+        path = self.saved(tmp_path, self.algorithm(ways=5), ways=5)
         with pytest.raises(SettingError, match=r"5 outputs, this run has 3; set data.datamodule.nway=5"):
             check_checkpoint(path, self.algorithm(ways=3))
 
     def test_another_network_is_named(self, tmp_path: Path) -> None:
-        path = self.saved(tmp_path, OuterLoop(MAML(small_mlp()), inner_loop(), ADAM))
+        path = self.saved(tmp_path, OuterLoop(MAML(small_mlp()), inner_loop(0.01), ADAM), mlp=True)
         with pytest.raises(SettingError, match="another network"):
             check_checkpoint(path, self.algorithm())
 

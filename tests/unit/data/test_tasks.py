@@ -1,6 +1,7 @@
 """Task i is a pure function of (seed, split, i)."""
 
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -104,6 +105,15 @@ def test_every_epoch_has_new_training_tasks_and_the_same_validation_tasks() -> N
         sampler.set_epoch(2)
     assert list(train) == [12, 13, 14, 15, 16, 17]
     assert list(val) == [0, 1, 2, 3, 4, 5]
+
+
+def test_an_epoch_is_resumed_where_it_stopped() -> None:
+    sampler = TaskSampler(6, repeat=False, rank=1, world_size=2)
+    sampler.start_at(2, tasks_done=1)
+    sampler.set_epoch(2)
+    assert list(sampler) == [15, 17] and len(sampler) == 3
+    sampler.set_epoch(3)
+    assert list(sampler) == [19, 21, 23]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
@@ -251,8 +261,14 @@ class TestOmniglot:
         assert len(set.union(*labels)) == sum(map(len, labels)) == 1623
 
     def test_same_tasks_for_0_and_2_workers(self) -> None:
-        one = batches(omniglot().train_dataloader())
-        assert same(one, batches(omniglot(num_workers=2).train_dataloader()))
+        one, two = omniglot(), omniglot(num_workers=2)
+        assert one.input_shape == two.input_shape == (1, 28, 28)  # reads a task in this process first
+        assert same(batches(one.train_dataloader()), batches(two.train_dataloader()))
+
+    def test_no_file_is_open_when_workers_start(self) -> None:
+        data = omniglot()
+        assert data.input_shape == (1, 28, 28)
+        pickle.dumps(data._tasks["train"])  # as spawned workers need; h5py's handles cannot be
 
     def test_a_turned_character_is_the_character_turned(self) -> None:
         data = omniglot()
