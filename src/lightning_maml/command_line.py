@@ -155,7 +155,6 @@ def explain(error: BaseException) -> str | None:
 def _is_about_the_yaml(error: BaseException) -> bool:
     """Whether building an object failed for what its YAML says: a wrong `_target_`, an unknown or missing argument.
     Anything else that a constructor raises is a bug in it."""
-    wrong_argument = isinstance(error, TypeError) and re.search(
-        r"unexpected keyword argument|missing \d+ required", str(error)
-    )
-    return isinstance(error, HydraException | OmegaConfBaseException | ImportError) or wrong_argument is not None
+    if isinstance(error, TypeError):
+        return re.search(r"unexpected keyword argument|missing \d+ required", str(error)) is not None
+    return isinstance(error, HydraException | OmegaConfBaseException | ImportError)

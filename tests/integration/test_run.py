@@ -29,7 +29,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 def test_the_run_folder_holds_what_is_promised_with_weights_and_biases_offline(tmp_path: Path) -> None:
-    output = succeed(*TINY, folder=tmp_path)
+    output = succeed(*TINY, "logging.wandb.watch.log_freq=1", folder=tmp_path)
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if "wandb" not in path.parts}
     assert files == {
         ".hydra",
@@ -73,7 +73,8 @@ def test_the_run_folder_holds_what_is_promised_with_weights_and_biases_offline(t
     assert record["exit_code"] == 0
     assert record["summary"]["metatest/outer_accuracy"] == pytest.approx(metrics["metatest/outer_accuracy"])
     assert {"maml", "glyphs"} <= set(record["tags"])
-    assert {"curves", "adaptation"} <= set(record["summary"])
+    for picture in ("curves", "adaptation"):
+        assert any(name.startswith(f"{picture}/") for name in record["summary"])
     assert any(name.startswith("gradients/") for name in record["history_keys"])
     # the table, and how to go on
     assert "Meta-test, 6 tasks" in output and "after adaptation ± 95 % interval" in output
@@ -100,18 +101,23 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path, workers: in
 
 
 def test_a_run_resumed_in_a_new_folder_keeps_the_best_checkpoint_so_far(tmp_path: Path) -> None:
-    """Resumed with a step size that ruins the weights: what is tested in the end is the best of before."""
-    loss = ("train.monitor=metaval/outer_loss", "train.mode=min")
-    succeed(*TINY, CSV, *loss, folder=tmp_path / "first")
+    """Resumed with an inner step size that ruins adaptation: the best is that of before, and is what is tested."""
+    settings = (*TINY, CSV, "train.monitor=metaval/outer_loss", "train.mode=min")
+    succeed(*settings, folder=tmp_path / "first")
     last = f"train.ckpt_path={tmp_path}/first/checkpoints/last.ckpt"
-    ruin = ("optim.lr_scheduler={_target_: torch.optim.lr_scheduler.ConstantLR, _partial_: true, factor: 1e4}",)
-    output = succeed(*TINY, CSV, *loss, last, *ruin, "train.pl_trainer.max_epochs=3", folder=tmp_path / "second")
+    ruin = ("optim.inner_optimizer.lr=100", "train.pl_trainer.max_epochs=3")
+    output = succeed(*settings, last, *ruin, folder=tmp_path / "second")
     assert "dirpath has changed" not in output
-    before = [float(row["metaval/outer_loss"]) for row in rows(tmp_path / "first") if row["metaval/outer_loss"]]
-    after = [float(row["metaval/outer_loss"]) for row in rows(tmp_path / "second") if row["metaval/outer_loss"]]
+    before, after = (
+        [float(row["metaval/outer_loss"]) for row in rows(tmp_path / name) if row["metaval/outer_loss"]]
+        for name in ("first", "second")
+    )
     assert min(after) > min(before)
-    one, other = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("first", "second"))
-    assert one == other
+    one, other = (
+        torch.load(tmp_path / name / "checkpoints" / "best.ckpt", weights_only=True) for name in ("first", "second")
+    )
+    assert one["global_step"] == other["global_step"]
+    assert torch.load(tmp_path / "second/checkpoints/last.ckpt", weights_only=True)["global_step"] == 9
 
 
 def test_a_checkpoint_is_tested_without_training(tmp_path: Path) -> None:
@@ -217,7 +223,7 @@ def test_ctrl_c_saves_the_last_checkpoint_and_says_how_to_resume(tmp_path: Path)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode not in (0, None) and "Traceback" not in output
-    match = re.search(r"interrupted at meta-update (\d+).*to resume: python (.*)", output, re.DOTALL)
+    match = re.search(r"interrupted at meta-update (\d+).*to resume[^:]*: python (.*)", output, re.DOTALL)
     assert match is not None, output
     step = int(match[1])
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == step > 0

@@ -26,17 +26,21 @@ class Checkpoint(ModelCheckpoint):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self.monitor is None:
+        if self.monitor is not None:
+            super().load_state_dict({**state_dict, "dirpath": self.dirpath})  # which would forget it in a new folder
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Move in with the best checkpoint of the run that this one goes on from."""
+        if not self.best_model_path:
             return
-        before = Path(state_dict["best_model_path"])
-        path = Path(str(self.dirpath)) / f"{self.filename}.ckpt"
-        if before.is_file():
-            if before.resolve() != path.resolve():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(before, path)
-            moved = {"best_k_models": {str(path): state_dict["best_model_score"]}, "last_model_path": ""}
-            paths = dict.fromkeys(("best_model_path", "kth_best_model_path"), str(path))
-            super().load_state_dict({**state_dict, **moved, **paths, "dirpath": self.dirpath})
+        before, path = Path(self.best_model_path), Path(str(self.dirpath)) / f"{self.filename}.ckpt"
+        if not before.is_file():
+            self.best_model_path, self.best_model_score, self.best_k_models = "", None, {}
+        elif before.resolve() != path.resolve():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(before, path)
+            self.best_model_path = self.kth_best_model_path = str(path)
+            self.best_k_models = {str(path): self.best_k_models[str(before)]}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
