@@ -1,0 +1,130 @@
+"""What a loop owes to its learner and its objective."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_maml.algorithms import MAML
+from lightning_maml.episodes import Task
+from lightning_maml.inner_loops import HigherLoop, Objective, Parameters
+from lightning_maml.settings import SettingError
+from tests.tasks import classification, regression, small_mlp
+from tests.unit.inner_loops.test_higher_loop import SGD, loss_of, sgd_by_hand
+
+
+def test_weights_on_any_loss_of_the_trajectory() -> None:
+    """MLDG weighs the support loss before, a multi-step loss the query losses on the way."""
+    network, episodes = small_mlp(), regression()
+    objective = Objective(query={0: 0.25, 1: 0.5, 2: 1.0}, support={0: 2.0, 2: 0.125})
+    _, gradients = HigherLoop(SGD)(MAML(network), episodes, steps=2, objective=objective)
+    theta = dict(network.named_parameters())
+    total = torch.zeros((), dtype=torch.float64)
+    for task in episodes.tasks():
+        phi = theta
+        for step in range(3):
+            inner = loss_of(network, phi, task.support_x, task.support_y)
+            total = total + objective.query.get(step, 0.0) * loss_of(network, phi, task.query_x, task.query_y)
+            total = total + objective.support.get(step, 0.0) * inner
+            if step < 2:
+                phi = sgd_by_hand(phi, torch.autograd.grad(inner, list(phi.values()), create_graph=True), {})
+    expected = torch.autograd.grad(total / episodes.num_tasks, list(theta.values()))
+    assert gradients is not None
+    for gradient, value in zip(gradients.values(), expected, strict=True):
+        torch.testing.assert_close(gradient, value, rtol=1e-10, atol=1e-14)
+
+
+class LearnedStepSizes(MAML):
+    """A step size per parameter, learned (as in Meta-SGD)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        self.alpha = nn.ParameterDict(
+            {name.replace(".", "/"): torch.full_like(p, 0.1) for name, p in network.named_parameters()}
+        )
+
+    def step_size(self, meta: Parameters, step: int) -> Parameters:
+        return {
+            name.removeprefix("alpha.").replace("/", "."): value
+            for name, value in meta.items()
+            if name.startswith("alpha.")
+        }
+
+
+def test_a_learners_own_step_sizes_are_used_and_learned() -> None:
+    network, episodes = small_mlp(), regression()
+    loop = HigherLoop(partial(torch.optim.SGD, lr=123.0))
+    learner = LearnedStepSizes(network)
+    _, gradients = loop(learner, episodes, steps=2, objective=Objective.final(2))
+    _, plain = HigherLoop(SGD)(MAML(network), episodes, steps=2, objective=Objective.final(2))
+    assert gradients is not None and plain is not None
+    for name, gradient in plain.items():
+        torch.testing.assert_close(gradients[name], gradient)
+    name = "alpha.body/1/weight"
+    alpha, losses = learner.get_parameter(name), []
+    for shift in (1e-6, -1e-6):
+        with torch.no_grad():
+            alpha[3, 0] += shift
+            losses.append(float(loop(learner, episodes, steps=2)[0].query_loss[:, -1].mean()))
+            alpha[3, 0] -= shift
+    assert float(gradients[name][3, 0]) == pytest.approx((losses[0] - losses[1]) / 2e-6, rel=1e-5)
+
+
+def test_frozen_parameters_neither_adapt_nor_learn_and_unused_ones_get_zero() -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frozen, self.used, self.unused = nn.Linear(1, 4), nn.Linear(4, 1), nn.Linear(1, 1)
+            self.frozen.requires_grad_(False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.used(self.frozen(x).tanh())
+            return y
+
+    torch.manual_seed(0)
+    learner = MAML(Network().double())
+    (task, *_) = regression().tasks()
+    assert set(learner.start(learner.meta_parameters(), task)) == {
+        f"{layer}.{kind}" for layer in ("used", "unused") for kind in ("weight", "bias")
+    }
+    _, gradients = HigherLoop(SGD)(learner, regression(), steps=1, objective=Objective.final(1))
+    assert gradients is not None
+    assert all(bool((gradients[f"network.used.{kind}"] != 0).any()) for kind in ("weight", "bias"))
+    assert all(bool((gradients[f"network.unused.{kind}"] == 0).all()) for kind in ("weight", "bias"))
+
+
+def test_hooks_on_the_meta_parameters_see_nothing_of_the_inner_loop() -> None:
+    """wandb.watch hooks the parameters: it must see the outer gradient alone."""
+    learner, seen = MAML(small_mlp()), []
+    for parameter in learner.parameters():
+        parameter.register_hook(lambda gradient: seen.append(gradient))
+    HigherLoop(SGD)(learner, regression(), steps=2, objective=Objective.final(2))
+    HigherLoop(SGD)(learner, regression(), steps=2)
+    assert seen == []
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (partial(torch.optim.AdamW, lr=0.1), "optim.inner_optimizer._target_=AdamW"),
+        (partial(torch.optim.SGD, lr=0.1, maximize=True), "optim.inner_optimizer.maximize=True"),
+    ],
+)
+def test_what_higher_would_get_wrong_is_refused(optimizer: Any, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        HigherLoop(optimizer)(MAML(small_mlp()), regression(), steps=1)
+
+
+def test_a_weight_beyond_the_last_step_is_refused() -> None:
+    with pytest.raises(ValueError, match="step 3"):
+        HigherLoop(SGD)(MAML(small_mlp()), regression(), steps=2, objective=Objective.final(3))
+
+
+def test_a_task_is_its_row_of_the_episodes() -> None:
+    episodes = classification(num_tasks=3)
+    tasks = list(episodes.tasks())
+    assert episodes.num_tasks == len(tasks) == 3
+    assert all(isinstance(task, Task) for task in tasks)
+    assert torch.equal(tasks[2].query_x, episodes.query_x[2])
