@@ -10,7 +10,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.progress import (
@@ -71,7 +70,8 @@ class Progress(ProgressBar):
         if trainer.sanity_checking or not self._enabled:
             return
         done, total = _batches_done(trainer), _batches_planned(trainer)
-        line = f"meta-update {trainer.global_step}, epoch {trainer.current_epoch + 1}: {_readings(trainer, 'metaval')}"
+        place = f"meta-update {trainer.global_step}, epoch {trainer.current_epoch + 1}"
+        line = f"{place}: metaval {_readings(trainer, 'metaval')}"
         if total is not None and done > self._started_from:
             seconds = (time.monotonic() - self._started_at) / (done - self._started_from) * (total - done)
             line += f", {_duration(seconds)} left"
@@ -97,12 +97,10 @@ class Progress(ProgressBar):
     def _open(self) -> None:
         bars = RichProgress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=12),  # narrow, so that a row fits a terminal of 80 columns
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("elapsed,"),
             TimeRemainingColumn(),
-            TextColumn("left  {task.fields[metrics]}"),
+            TextColumn("left {task.fields[metrics]}"),
             transient=True,
         )
         if self._enabled and bars.console.is_terminal:
@@ -155,7 +153,7 @@ def _readings(trainer: pl.Trainer, split: str) -> str:
     names = {"outer_loss": "loss {:.3f}", "outer_accuracy": "accuracy {:.1%}"}
     known = trainer.callback_metrics
     parts = [text.format(float(known[f"{split}/{name}"])) for name, text in names.items() if f"{split}/{name}" in known]
-    return ", ".join([f"{split} {parts[0]}", *parts[1:]]) if parts else ""
+    return ", ".join(parts)
 
 
 def _duration(seconds: float) -> str:
