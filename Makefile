@@ -18,7 +18,7 @@ train: $(STAMP) ## Meta-train MAML on the embedded glyphs (ARGS="data=omniglot .
 	$(VENV)/bin/python src/run.py experiment=quickstart $(ARGS)
 
 test: $(STAMP) ## Run every test
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 lint: $(STAMP) ## Check format (ruff), types (mypy) and floors (import-linter)
 	$(VENV)/bin/ruff format --check .
