@@ -4,7 +4,8 @@
 SHELL := /bin/sh
 
 VENV := .venv
-STAMP := $(VENV)/.installed-from-lock
+LOCK := $(VENV)/.installed-from-lock
+STAMP := $(VENV)/.installed-package
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$p && break; done)
@@ -26,7 +27,7 @@ lint: $(STAMP) ## Check format (ruff), types (mypy) and floors (import-linter)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-lock: $(STAMP) ## Rewrite requirements.txt from pyproject.toml
+lock: $(LOCK) ## Rewrite requirements.txt from pyproject.toml
 	$(VENV)/bin/uv pip compile pyproject.toml --universal --group dev --upgrade --no-header --no-annotate \
 		--quiet --output-file requirements.txt
 
@@ -36,9 +37,12 @@ clean: ## Remove .venv
 	rm -rf $(VENV)
 
 # The lock is complete, so pip resolves nothing: this is what overrides torchmeta's outdated pins (README.md).
-$(STAMP): requirements.txt pyproject.toml
+$(LOCK): requirements.txt
 	@test -n "$(PYTHON)" || { echo 'No Python 3.11, 3.12 or 3.13 found: install one, or name it: make PYTHON=/path/to/python'; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
+	@touch $@
+
+$(STAMP): $(LOCK) pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> float | None:
     learner = hydra.utils.instantiate(cfg.algorithm.learner, network=network)
     algorithm: OuterLoop = hydra.utils.instantiate(cfg.algorithm, learner=learner)
     ckpt_path = cfg.train.ckpt_path
-    if ckpt_path is not None:
+    if ckpt_path is not None or not cfg.train.fit:
         check_checkpoint(ckpt_path, algorithm)
 
     callbacks = [hydra.utils.instantiate(node) for node in cfg.train.callbacks.values() if node is not None]

@@ -46,7 +46,6 @@ def launch(main: Callable[[], Any]) -> None:
     # How many workers pay depends on the data, not on the number of cores; conf/data decides.
     warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
     sys.argv[1:] = [new for argument in sys.argv[1:] for new in translate(argument)]
-    register_resolvers()
     try:
         main()
     except KeyboardInterrupt:
@@ -59,18 +58,18 @@ def launch(main: Callable[[], Any]) -> None:
 
 
 def errors_in_one_line(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig], float | None]:
-    """Decorates the task function: a mistake of the user's is one line and, in a sweep, not the end of the others."""
+    """Decorates the task function: a mistake of the user's is one line; in a sweep, no error ends the others."""
 
     @wraps(task)
     def wrapped(cfg: DictConfig) -> float | None:
         try:
             return task(cfg)
         except Exception as error:
-            line = explain(error)
-            if HydraConfig.get().mode != RunMode.MULTIRUN or line is None:
+            if HydraConfig.get().mode != RunMode.MULTIRUN:
                 _refuse(error)
-            log.error("error: %s", line)
-            _failed_jobs.append(f"job {HydraConfig.get().job.num}: {line}")
+            line = explain(error)
+            log.error("error: %s", line or one_line(error), exc_info=line is None or _show_tracebacks)
+            _failed_jobs.append(f"job {HydraConfig.get().job.num}: {line or repr(error)}")
             return float("nan")
 
     return wrapped
@@ -109,12 +108,6 @@ def translate(argument: str) -> list[str]:
     return today
 
 
-def register_resolvers() -> None:
-    """What the YAMLs may write in `${…}`: `${env:NAME}` as OmegaConf 2.0 had it, and `${meta_updates:}`."""
-    OmegaConf.register_new_resolver("env", lambda name, default=None: os.environ.get(name, default), replace=True)
-    OmegaConf.register_new_resolver("meta_updates", _meta_updates, replace=True)
-
-
 def _meta_updates(*, _root_: Any) -> int:
     """The meta-updates of the whole fit, for schedulers that need their number."""
     batches = _root_.data.datamodule.batches
@@ -130,6 +123,11 @@ def _meta_updates(*, _root_: Any) -> int:
     if planned is None:
         raise SettingError("train.pl_trainer.max_epochs", limits.max_epochs, "this lr_scheduler needs an end; set it")
     return planned
+
+
+# What the YAMLs may write in `${…}`, here and in the processes of a launcher; `env` as OmegaConf 2.0 had it.
+OmegaConf.register_new_resolver("env", lambda name, default=None: os.environ.get(name, default), replace=True)
+OmegaConf.register_new_resolver("meta_updates", _meta_updates, replace=True)
 
 
 def explain(error: BaseException) -> str | None:

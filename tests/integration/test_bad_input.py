@@ -53,6 +53,7 @@ def refuse(*arguments: str, folder: Path, **env: str) -> str:
         ("model.torch_module._target_=lightning_maml.models.Conv5", ["lightning_maml.models.Conv5"]),
         ("+model.torch_module.depth=3", ["unexpected keyword argument 'depth'"]),
         ("logging=wandb logging.wandb.watch.log=all", ["logging.wandb.watch.log=all", "gradients"]),
+        ("train.fit=false", ["train.ckpt_path=None", "train.fit=false"]),
         ("train.ckpt_path=nowhere.ckpt", ["train.ckpt_path=nowhere.ckpt", "no such file"]),
         ("train.ckpt_path=README.md", ["train.ckpt_path=README.md", "no checkpoint"]),
         ("optim.inner_optimizer._target_=torch.optim.AdamW", ["optim.inner_optimizer._target_", "SGD"]),

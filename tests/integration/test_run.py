@@ -65,7 +65,7 @@ def test_the_run_folder_holds_what_is_promised_with_weights_and_biases_offline(t
     # Weights & Biases: offline, finished, with the configuration and the code's version, without a question
     (offline,) = (tmp_path / "wandb").glob("offline-run-*")
     assert (offline / f"run-{offline.name.rpartition('-')[2]}.wandb").stat().st_size > 0
-    sync = re.search(r"to upload it: wandb sync (\S+)", output)
+    sync = re.search(r"to upload it: \S*wandb sync (\S+)", output)
     assert sync is not None and (ROOT / sync[1]).resolve() == offline.resolve()
     record = wandb_record(offline)
     assert record["config"]["algorithm"]["num_inner_steps"] == 1
@@ -118,6 +118,16 @@ def test_a_run_resumed_in_a_new_folder_keeps_the_best_checkpoint_so_far(tmp_path
     )
     assert one["global_step"] == other["global_step"]
     assert torch.load(tmp_path / "second/checkpoints/last.ckpt", weights_only=True)["global_step"] == 9
+
+
+def test_a_run_that_ends_between_validations_can_be_resumed(tmp_path: Path) -> None:
+    succeed(*TINY, CSV, "train.pl_trainer.max_steps=2", "train.test=false", folder=tmp_path)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 2
+    succeed(*TINY, CSV, f"train.ckpt_path={last}", "train.pl_trainer.max_steps=4", "train.test=false", folder=tmp_path)
+    assert torch.load(last, weights_only=True)["global_step"] == 4
+    losses = [row["metatrain/outer_loss"] for row in rows(tmp_path) if row["metatrain/outer_loss"]]
+    assert len(losses) == len(set(losses)) == 4
 
 
 def test_a_checkpoint_is_tested_without_training(tmp_path: Path) -> None:
@@ -223,7 +233,7 @@ def test_ctrl_c_saves_the_last_checkpoint_and_says_how_to_resume(tmp_path: Path)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode not in (0, None) and "Traceback" not in output
-    match = re.search(r"interrupted at meta-update (\d+).*to resume[^:]*: python (.*)", output, re.DOTALL)
+    match = re.search(r"interrupted at meta-update (\d+).*to resume[^:]*: \S*python (.*)", output, re.DOTALL)
     assert match is not None, output
     step = int(match[1])
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == step > 0

@@ -46,7 +46,6 @@ def test_errors_in_one_line() -> None:
 def test_meta_updates_counts_those_of_the_fit(
     batches: object, accumulate: int, max_epochs: int, max_steps: int, expected: int
 ) -> None:
-    command_line.register_resolvers()
     cfg = OmegaConf.create(
         {
             "data": {"datamodule": {"batches": batches}},
@@ -59,6 +58,5 @@ def test_meta_updates_counts_those_of_the_fit(
 
 
 def test_the_old_environment_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
-    command_line.register_resolvers()
     monkeypatch.setenv("DATASET_PATH", "/some/where")
     assert OmegaConf.create({"root": "${env:DATASET_PATH}"}).root == "/some/where"

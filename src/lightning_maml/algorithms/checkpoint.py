@@ -11,13 +11,15 @@ from lightning_maml.settings import SettingError
 _SETTING = "train.ckpt_path"
 
 
-def check_checkpoint(path: str, algorithm: OuterLoop) -> None:
+def check_checkpoint(path: str | None, algorithm: OuterLoop) -> None:
     """Compare a checkpoint's weights with the algorithm's, name by name and shape by shape.
 
     Raises:
         SettingError: if the file is missing, is no checkpoint of this project, or holds another network or another
             number of outputs.
     """
+    if path is None:
+        raise SettingError(_SETTING, None, "with train.fit=false, give the checkpoint to test")
     shapes = _shapes(path)
     wanted = {name: tuple(value.shape) for name, value in algorithm.state_dict().items()}
     if shapes == wanted:

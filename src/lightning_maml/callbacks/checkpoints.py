@@ -1,11 +1,14 @@
 """The checkpoints that a run keeps."""
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoint(ModelCheckpoint):
@@ -31,17 +34,27 @@ class Checkpoint(ModelCheckpoint):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Move in with the best checkpoint of the run that this one goes on from."""
-        if not self.best_model_path:
+        if not self.best_model_path or self.best_model_score is None:
             return
-        before, path = Path(self.best_model_path), Path(str(self.dirpath)) / f"{self.filename}.ckpt"
-        if not before.is_file():
+        path = self._path
+        beside = Path(str(trainer.ckpt_path)).parent / path.name  # its folder may have been moved
+        before = next((found for found in (Path(self.best_model_path), beside) if found.is_file()), None)
+        if before is None:
+            log.warning("%s is gone; the best checkpoint is sought anew from here", self.best_model_path)
             self.best_model_path, self.best_model_score, self.best_k_models = "", None, {}
-        elif before.resolve() != path.resolve():
+            return
+        if before.resolve() != path.resolve():
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(before, path)
-            self.best_model_path = self.kth_best_model_path = str(path)
-            self.best_k_models = {str(path): self.best_k_models[str(before)]}
+        self.best_model_path = self.kth_best_model_path = str(path)
+        self.best_k_models = {str(path): self.best_model_score}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            super().on_train_end(trainer, pl_module)
+        """Keep what came after the last validation, when steps or time end the run."""
+        saved = self._last_global_step_saved == trainer.global_step
+        if self.monitor is None and not saved and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(self._path)
+
+    @property
+    def _path(self) -> Path:
+        return Path(str(self.dirpath)) / f"{self.filename}.ckpt"

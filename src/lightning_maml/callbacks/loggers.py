@@ -89,7 +89,7 @@ class WandB(WandbLogger):
         folder = os.path.relpath(os.path.dirname(self.experiment.dir))
         wandb.finish(exit_code=0 if succeeded else 1)
         if self._mode == "offline":
-            log.info("Weights & Biases logged offline; to upload it: wandb sync %s", folder)
+            log.info("Weights & Biases logged offline; to upload it: %s sync %s", _program("wandb"), folder)
 
 
 def _has_api_key() -> bool:
@@ -125,8 +125,19 @@ def end_logging(loggers: list[Logger], run_dir: str, overrides: list[str], *, su
     last = os.path.join(folder, "checkpoints", "last.ckpt")
     if os.path.exists(last):
         kept = [override for override in overrides if not override.startswith("train.ckpt_path=")]
-        command = ["python", os.path.relpath(sys.argv[0]), *kept, f"train.ckpt_path={last}", f"hydra.run.dir={folder}"]
+        command = [
+            _program("python"),
+            os.path.relpath(sys.argv[0]),
+            *kept,
+            f"train.ckpt_path={last}",
+            f"hydra.run.dir={folder}",
+        ]
         log.info("to resume, perhaps with more epochs: %s", shlex.join(command))
+
+
+def _program(name: str) -> str:
+    """What to type for a program of this environment, whether it is active or not."""
+    return os.path.relpath(os.path.join(os.path.dirname(sys.executable), name))
 
 
 def code_version() -> str:

@@ -168,11 +168,10 @@ class MetaDataModule(pl.LightningDataModule):
 
 def _position(trainer: pl.Trainer) -> tuple[int, int]:
     """Where meta-training stands: the epoch, and the meta-batches done in it. A resumed run goes on from there."""
-    progress = trainer.fit_loop.epoch_loop.batch_progress
-    if progress.is_last_batch:  # an epoch that is complete but for its validation
-        done = trainer.fit_loop.epoch_progress.total.ready
-        return done, 0
-    return trainer.current_epoch, progress.current.completed
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+    if progress.is_last_batch and progress.current.processed == progress.current.ready:
+        return trainer.fit_loop.epoch_progress.total.ready, 0  # the epoch is complete but for its validation
+    return trainer.current_epoch, progress.current.processed
 
 
 def _per_split(name: str, value: Any, *, minimum: int) -> dict[str, int]:

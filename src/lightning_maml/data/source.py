@@ -7,6 +7,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
@@ -81,13 +82,13 @@ def reading_errors(dataset: Any, setting: str) -> Iterator[None]:
             "and start again to prepare it anew",
         ) from error
     except RuntimeError as error:
-        if "root" not in node:
+        if "root" not in node or not _raised_in(error, "torchmeta", "torchvision"):
             raise
         raise SettingError(
             setting,
             target,
             f"nothing complete in {root} ({one_line(error)}); set DATASET_PATH to the folder that holds the data, "
-            "let the YAML say download: true, or choose data=glyphs",
+            "let the YAML say download: true if it does not, or choose data=glyphs",
         ) from error
 
 
@@ -95,8 +96,13 @@ def _is_about_a_file(error: BaseException) -> bool:
     """Whether h5py, json or pickle could not make sense of a file; other errors are nobody's data."""
     if isinstance(error, FileNotFoundError | json.JSONDecodeError | EOFError):
         return True
-    frames = traceback.extract_tb(error.__traceback__)
-    return getattr(error, "errno", None) != errno.ENOSPC and any("h5py" in frame.filename for frame in frames)
+    return getattr(error, "errno", None) != errno.ENOSPC and _raised_in(error, "h5py")
+
+
+def _raised_in(error: BaseException, *packages: str) -> bool:
+    """Whether the error was raised in a file of one of the packages."""
+    raised = traceback.extract_tb(error.__traceback__)[-1].filename
+    return any(package in Path(raised).parts for package in packages)
 
 
 def _address(dataset: Any) -> str:
