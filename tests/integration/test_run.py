@@ -120,14 +120,18 @@ def test_a_run_resumed_in_a_new_folder_keeps_the_best_checkpoint_so_far(tmp_path
     assert torch.load(tmp_path / "second/checkpoints/last.ckpt", weights_only=True)["global_step"] == 9
 
 
-def test_a_run_that_ends_between_validations_can_be_resumed(tmp_path: Path) -> None:
-    succeed(*TINY, CSV, "train.pl_trainer.max_steps=2", "train.test=false", folder=tmp_path)
-    last = tmp_path / "checkpoints" / "last.ckpt"
+def test_a_run_that_steps_end_within_an_epoch_goes_on_where_it_was(tmp_path: Path) -> None:
+    settings = (*TINY, CSV, "train.test=false")
+    succeed(*settings, folder=tmp_path / "whole")
+    succeed(*settings, "train.pl_trainer.max_steps=2", folder=tmp_path / "parts")
+    last = tmp_path / "parts" / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 2
-    succeed(*TINY, CSV, f"train.ckpt_path={last}", "train.pl_trainer.max_steps=4", "train.test=false", folder=tmp_path)
-    assert torch.load(last, weights_only=True)["global_step"] == 4
-    losses = [row["metatrain/outer_loss"] for row in rows(tmp_path) if row["metatrain/outer_loss"]]
-    assert len(losses) == len(set(losses)) == 4
+    succeed(*settings, f"train.ckpt_path={last}", folder=tmp_path / "parts")
+    whole, parts = (
+        [(row["step"], row["metatrain/outer_loss"]) for row in rows(tmp_path / name) if row["metatrain/outer_loss"]]
+        for name in ("whole", "parts")
+    )
+    assert len(whole) == 6 and whole == parts
 
 
 def test_a_checkpoint_is_tested_without_training(tmp_path: Path) -> None:

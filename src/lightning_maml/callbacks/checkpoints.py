@@ -49,11 +49,21 @@ class Checkpoint(ModelCheckpoint):
         self.best_model_path = self.kth_best_model_path = str(path)
         self.best_k_models = {str(path): self.best_model_score}
 
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        super().on_train_batch_end(trainer, *args)
+        # Steps or time end the run here. At its very end Lightning would take the epoch for complete.
+        if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
+            self._save_last(trainer)
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep what came after the last validation, when steps or time end the run."""
+        """Without validation, nothing has been saved yet."""
+        self._save_last(trainer)
+
+    def _save_last(self, trainer: pl.Trainer) -> None:
         saved = self._last_global_step_saved == trainer.global_step
         if self.monitor is None and not saved and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self._path)
+            self._last_global_step_saved = trainer.global_step
 
     @property
     def _path(self) -> Path:
