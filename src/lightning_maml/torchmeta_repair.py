@@ -1,7 +1,7 @@
 """Let torchmeta 1.8.0 import and run beside today's PyTorch.
 
 Its last release pins torch < 1.10, yet needs only two repairs (checked with torch 2.11 and 2.15, torchvision
-0.26 and 0.29, Python 3.11 to 3.13):
+0.26 and 0.29, Python 3.11 and 3.12):
 
 1. torchvision dropped `_get_confirm_token` and `_save_response_content`, which `torchmeta.datasets.utils` imports
    for its copy of `download_file_from_google_drive`. torchvision's own function of that name takes the copy's place.
