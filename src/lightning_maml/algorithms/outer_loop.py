@@ -74,6 +74,7 @@ class OuterLoop(pl.LightningModule):
         self._support_step = num_inner_steps if known_at_the_end else num_inner_steps - 1
         self._accumulated: list[Trajectory] = []
         self._test_parts: list[Trajectory] = []
+        self._resumed: dict[str, Any] | None = None
 
     @property
     def test_trajectory(self) -> Trajectory:
@@ -120,6 +121,29 @@ class OuterLoop(pl.LightningModule):
         )
         self.log_dict({f"metatest/{name}": value for name, value in metrics.items()} | self._step)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Between the meta-batches of one meta-update, keep the gradient so far."""
+        if self._accumulated:
+            gradients = {name: p.grad for name, p in self.learner.meta_parameters().items() if p.grad is not None}
+            checkpoint["accumulated"] = {
+                "gradients": gradients,
+                "trajectories": [tuple(trajectory) for trajectory in self._accumulated],
+            }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._resumed = checkpoint.get("accumulated")
+
+    def on_train_start(self) -> None:
+        if self._resumed is not None:
+            for name, gradient in self._resumed["gradients"].items():
+                parameter = self.learner.meta_parameters()[name]
+                parameter.grad = gradient.to(parameter)
+            self._accumulated = [
+                Trajectory(*(None if value is None else value.to(self.device) for value in fields))  # type: ignore[arg-type]
+                for fields in self._resumed["trajectories"]
+            ]
+            self._resumed = None
+
     @property
     def _step(self) -> dict[str, Any]:
         """Lightning takes "step" for the loggers' x axis, where it would count meta-batches."""
@@ -155,8 +179,18 @@ class OuterLoop(pl.LightningModule):
         metrics = _summary(trajectory, self._support_step) | {"gradient_norm": norm}
         if self.log_every_step:
             metrics |= _per_step(trajectory)
-        rate = {"metatrain/lr": optimizer.param_groups[0]["lr"]}
-        self.log_dict({f"metatrain/{name}": value for name, value in metrics.items()} | rate | self._step)
+        metrics["lr"] = torch.tensor(optimizer.param_groups[0]["lr"])
+        self._log_training({f"metatrain/{name}": value for name, value in metrics.items()})
+
+    def _log_training(self, metrics: dict[str, Tensor]) -> None:
+        """Hand metrics to the loggers now: Lightning would do so after this step's checkpoint is written, so that a run
+        resumed from it had a gap."""
+        self.log_dict(metrics, logger=False)
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and self.global_step % every == 0:
+            values = {name: value.item() for name, value in metrics.items()}
+            for logger in self.loggers:
+                logger.log_metrics(values, self.global_step)
 
 
 def _summary(trajectory: Trajectory, support_step: int = -1) -> dict[str, Tensor]:

@@ -1,11 +1,12 @@
 """What people look at: progress, curves, results; and where metrics are logged."""
 
-from lightning_maml.callbacks.checkpoints import Checkpoint
+from lightning_maml.callbacks.checkpoints import Checkpoint, WholeFiles
 from lightning_maml.callbacks.interruption import Interruption
 from lightning_maml.callbacks.loggers import MetricsCSV, WandB, begin_logging, end_logging
 from lightning_maml.callbacks.pictures import Adaptation, Curves
 from lightning_maml.callbacks.progress import Progress
 from lightning_maml.callbacks.results import Results
+from lightning_maml.callbacks.resumption import Resumption
 
 __all__ = [
     "Adaptation",
@@ -15,7 +16,9 @@ __all__ = [
     "MetricsCSV",
     "Progress",
     "Results",
+    "Resumption",
     "WandB",
+    "WholeFiles",
     "begin_logging",
     "end_logging",
 ]

@@ -6,9 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from lightning_maml.files import replacing
+from lightning_maml.settings import require_at_least
 
 log = logging.getLogger(__name__)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint so that its file is either the whole new one or the one before, wherever it is killed."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, "wb") as file:
+            torch.save(checkpoint, file)
 
 
 class Checkpoint(ModelCheckpoint):
@@ -21,9 +35,23 @@ class Checkpoint(ModelCheckpoint):
         filename: the file's name in it, without its ending.
         monitor: the metric that decides; None to keep the last.
         mode: "max" or "min".
+        every_n_steps: keep the last not only after validations, but also after every so many meta-updates.
+
+    Raises:
+        SettingError: if `every_n_steps` is no number of at least 1.
     """
 
-    def __init__(self, dirpath: str, filename: str, monitor: str | None = None, mode: str = "min") -> None:
+    def __init__(
+        self,
+        dirpath: str,
+        filename: str,
+        monitor: str | None = None,
+        mode: str = "min",
+        every_n_steps: int | None = None,
+    ) -> None:
+        if every_n_steps is not None:
+            require_at_least(1, train__checkpoint__every_n_steps=every_n_steps)
+        self._every_n_steps = every_n_steps
         super().__init__(
             dirpath, filename, monitor=monitor, mode=mode, save_on_train_epoch_end=False, enable_version_counter=False
         )
@@ -52,7 +80,8 @@ class Checkpoint(ModelCheckpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         super().on_train_batch_end(trainer, *args)
         # Steps or time end the run here. At its very end Lightning would take the epoch for complete.
-        if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
+        ends = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+        if ends or (self._every_n_steps and trainer.global_step % self._every_n_steps == 0):
             self._save_last(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -2,5 +2,7 @@
 
 from lightning_maml.data.datamodule import MetaDataModule
 from lightning_maml.data.glyphs import Glyphs
+from lightning_maml.data.image_folder import ImageFolder
+from lightning_maml.data.overview import draw_samples, summary
 
-__all__ = ["Glyphs", "MetaDataModule"]
+__all__ = ["Glyphs", "ImageFolder", "MetaDataModule", "draw_samples", "summary"]

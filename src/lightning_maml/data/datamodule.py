@@ -1,21 +1,43 @@
 """From a data YAML to loaders of `Episodes`."""
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import hydra
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
+from torchmeta.transforms import Categorical
 from torchvision.transforms import Compose
 
+from lightning_maml.data.cache import in_memory, on_disk
+from lightning_maml.data.generators import SPLITS
 from lightning_maml.data.loader import EpisodeLoader
-from lightning_maml.data.source import class_sizes, create, reading_errors
-from lightning_maml.data.tasks import SPLITS, ClassTasks, RegressionTasks, TaskDataset, TaskSampler
+from lightning_maml.data.preparation import can_prepare, ensure_prepared, prepare
+from lightning_maml.data.samples import ClassSamples, RandomTransformsError, SampledTasks, split_off_normalize
+from lightning_maml.data.source import class_sizes, create, is_about_a_file, reading_errors
+from lightning_maml.data.tasks import ClassTasks, RegressionTasks, TaskDataset, TaskSampler
 from lightning_maml.episodes import Episodes
-from lightning_maml.settings import SettingError, require_at_least
+from lightning_maml.settings import SettingError, one_line, require_at_least
+
+log = logging.getLogger(__name__)
 
 _PREFIX = "data.datamodule"
+_CACHES = ("disk", "memory", "none")
+
+
+class Facts(NamedTuple):
+    """What there is of a split: the size of each class (none for regression), the shape of a sample, how it is cached,
+    in which folder, and with how many bytes."""
+
+    sizes: list[int]
+    shape: tuple[int, ...]
+    cache: str
+    folder: Path | None
+    num_bytes: int
 
 
 class MetaDataModule(pl.LightningDataModule):
@@ -38,6 +60,11 @@ class MetaDataModule(pl.LightningDataModule):
         transforms: what to do to an image, in order: nodes or callables.
         target_transform: what to do to a class's label: a node or a callable.
         class_augmentations: what makes new classes out of those of meta-training, e.g. rotations: nodes or objects.
+        cache: "disk" or "memory": read every sample once, through its transforms, into one array (on disk: shared by
+            all runs), and gather meta-batches from it; "none": read and transform the images of each task anew, which
+            random transforms need. The tasks are the same, bit for bit.
+        cache_dir: the folder of the disk's cache; None for the user's cache folder.
+        device_resident: keep the array on the accelerator, and gather there.
 
     Raises:
         SettingError: when it is built, for a number out of its range; in `setup`, if the data are missing, broken, or
@@ -57,8 +84,15 @@ class MetaDataModule(pl.LightningDataModule):
         transforms: list[Any] | None = None,
         target_transform: Any = None,
         class_augmentations: list[Any] | None = None,
+        cache: str = "disk",
+        cache_dir: str | None = None,
+        device_resident: bool = False,
     ) -> None:
         super().__init__()
+        if cache not in _CACHES:
+            raise SettingError(f"{_PREFIX}.cache", cache, f"choose from {', '.join(_CACHES)}")
+        if device_resident and cache == "none":
+            raise SettingError(f"{_PREFIX}.device_resident", True, f"needs a cache: set {_PREFIX}.cache=memory or disk")
         self._datasets = datasets
         self._nway = None if nway is None else _per_split("nway", nway, minimum=1)
         self._shots = _per_split("kshot.support", kshot["support"], minimum=1)
@@ -71,6 +105,9 @@ class MetaDataModule(pl.LightningDataModule):
         self._transforms = transforms or []
         self._target_transform = target_transform
         self._class_augmentations = class_augmentations or []
+        self._cache = cache
+        self._cache_dir = cache_dir
+        self._device_resident = device_resident
         self._tasks: dict[str, TaskDataset] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -104,6 +141,17 @@ class MetaDataModule(pl.LightningDataModule):
         self._tasks[split].close()
         return episodes
 
+    def facts(self, split: str) -> "Facts":
+        """What there is of a split."""
+        tasks, shape = self._tasks[split], tuple(self.example(split).support_x.shape[2:])
+        if isinstance(tasks, SampledTasks):
+            file, sizes = tasks.samples.file, tasks.samples.sizes.tolist()
+            array = tasks.samples.array
+            cache = f"{'memory' if file is None else 'disk'}, {str(array.dtype).removeprefix('torch.')}"
+            folder = None if file is None else file.parent
+            return Facts(sizes, shape, cache, folder, array.numel() * array.element_size())
+        return Facts(tasks.sizes.tolist() if isinstance(tasks, ClassTasks) else [], shape, "none", None, 0)
+
     def train_dataloader(self) -> "DataLoader[Any]":
         return self._loader("train")
 
@@ -115,10 +163,10 @@ class MetaDataModule(pl.LightningDataModule):
 
     def _loader(self, split: str) -> EpisodeLoader:
         self.setup()
-        rank, world_size, on_gpu = 0, 1, False
+        rank, world_size, device = 0, 1, torch.device("cpu")
         if self.trainer is not None:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
-            on_gpu = self.trainer.strategy.root_device.type == "cuda"
+            device = self.trainer.strategy.root_device
         batch_size = self._batch_size[split]
         if batch_size % world_size:
             raise SettingError(
@@ -132,26 +180,47 @@ class MetaDataModule(pl.LightningDataModule):
         if split == "train" and self.trainer is not None:
             epoch, batches = _position(self.trainer)
             sampler.start_at(epoch, batches * batch_size // world_size)
-        return EpisodeLoader(
-            self._tasks[split], sampler, batch_size // world_size, self._num_workers[split], pin_memory=on_gpu
-        )
+        tasks, workers, pinned = self._tasks[split], self._num_workers[split], device.type == "cuda"
+        if self._device_resident and isinstance(tasks, SampledTasks):
+            tasks, workers, pinned = tasks.to(device), 0, False
+        return EpisodeLoader(tasks, sampler, batch_size // world_size, workers, pin_memory=pinned)
 
     def _build(self, split: str) -> TaskDataset:
         make, label = create(self._datasets[split]), f"{_PREFIX}.datasets.{split}"
-        shots, queries, seed = self._shots[split], self._queries[split], self._seeds[split]
         if "num_samples_per_task" in inspect.signature(make).parameters:
-            return RegressionTasks(make, seed, split, shots, queries)
+            return RegressionTasks(make, self._seeds[split], split, self._shots[split], self._queries[split])
         if self._nway is None:
             raise SettingError(f"{_PREFIX}.nway", None, "classification needs the number of classes of a task")
-        ways = self._nway[split]
-        with reading_errors(self._datasets[split], label):
-            meta_dataset = make(
+        ensure_prepared(make, label)
+        with reading_errors(make, label):
+            try:
+                return self._class_tasks(make, split)
+            except Exception as error:
+                if not (can_prepare(make) and is_about_a_file(error)):
+                    raise
+                prepare(make, label, because=one_line(error))
+            return self._class_tasks(make, split)
+
+    def _class_tasks(self, make: Callable[..., Any], split: str) -> TaskDataset:
+        assert self._nway is not None
+        ways, shots, queries = self._nway[split], self._shots[split], self._queries[split]
+        transforms = _instantiate_all(self._transforms)
+        augmentations = _instantiate_all(self._class_augmentations) if split == "train" else None
+        target_transform = _instantiate(self._target_transform)
+
+        def opened(transforms: list[Any]) -> Any:
+            return make(
                 num_classes_per_task=ways,
-                transform=Compose(_instantiate_all(self._transforms)),
-                target_transform=_instantiate(self._target_transform),
-                class_augmentations=_instantiate_all(self._class_augmentations) if split == "train" else None,
+                transform=Compose(transforms),
+                target_transform=target_transform,
+                class_augmentations=augmentations,
             )
-            sizes = class_sizes(meta_dataset)
+
+        samples = None
+        if self._cache != "none" and isinstance(target_transform, Categorical):
+            samples = self._samples(opened, make, split, transforms, augmentations)
+        meta_dataset = opened(transforms)
+        sizes = class_sizes(meta_dataset) if samples is None else samples.sizes.tolist()
         if ways > len(sizes):
             raise SettingError(
                 f"{_PREFIX}.nway", ways, f"the {split} split has {len(sizes)} classes; choose at most that many"
@@ -161,9 +230,40 @@ class MetaDataModule(pl.LightningDataModule):
             raise SettingError(
                 f"{_PREFIX}.kshot",
                 f"{{support: {shots}, query: {queries}}}",
-                f"a class of the {split} split has {smallest} samples; support + query can be at most that",
+                f"{_class_name(meta_dataset, sizes.index(smallest))} of the {split} split has {smallest} samples; "
+                "support + query can be at most that",
             )
-        return ClassTasks(meta_dataset, sizes, seed, split, shots, queries)
+        seed = self._seeds[split]
+        if samples is None:
+            return ClassTasks(meta_dataset, sizes, seed, split, shots, queries)
+        return SampledTasks(samples, ways, seed, split, shots, queries)
+
+    def _samples(
+        self, opened: Callable[..., Any], make: Any, split: str, transforms: list[Any], augmentations: Any
+    ) -> ClassSamples | None:
+        """Every sample of the split, cached; None if the transforms are random."""
+        transforms, finish = split_off_normalize(transforms)
+        meta_dataset = opened(transforms)
+        try:
+            if self._cache == "memory":
+                return in_memory(meta_dataset, split, finish)
+            return on_disk(meta_dataset, (make, transforms, augmentations), split, finish, self._cache_dir)
+        except RandomTransformsError:
+            log.info(
+                "the %s split's transforms are random: its images are read anew for each task, not cached "
+                "(data.datamodule.num_workers helps)",
+                split,
+            )
+            return None
+
+
+def _class_name(meta_dataset: Any, index: int) -> str:
+    """A class as its dataset calls it, if it does."""
+    labels = getattr(meta_dataset.dataset, "labels", None)
+    if labels is None:
+        return f"class {index}"
+    label = labels[index % len(labels)]
+    return f"class {'/'.join(label) if isinstance(label, list | tuple) else label}"
 
 
 def _position(trainer: pl.Trainer) -> tuple[int, int]:

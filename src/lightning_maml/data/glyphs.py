@@ -71,9 +71,7 @@ class GlyphsClassDataset(ClassDataset):  # type: ignore[misc]
     ) -> None:
         super().__init__(meta_train, meta_val, meta_test, meta_split, class_augmentations)
         self.labels = characters(self.meta_split)
-        self._images = [
-            np.stack([render(label, sample) for sample in range(SAMPLES_PER_CLASS)]) for label in self.labels
-        ]
+        self.sources = [font_path(face) for face in FACES]  # what a cache of it depends on
         self._transform = transform
 
     @property
@@ -83,22 +81,21 @@ class GlyphsClassDataset(ClassDataset):  # type: ignore[misc]
     def __getitem__(self, index: int) -> "_Glyph":
         base = index % self.num_classes
         transform, target_transform = self.get_transform(index, self._transform), self.get_target_transform(index)
-        return _Glyph(index, self._images[base], self.labels[base], transform, target_transform)
+        return _Glyph(index, self.labels[base], transform, target_transform)
 
 
 class _Glyph(Dataset):  # type: ignore[misc]
     """All samples of one character."""
 
-    def __init__(self, index: int, images: np.ndarray, label: str, transform: Any, target_transform: Any) -> None:
+    def __init__(self, index: int, label: str, transform: Any, target_transform: Any) -> None:
         super().__init__(index, transform=transform, target_transform=target_transform)
-        self._images = images
         self._label = label
 
     def __len__(self) -> int:
-        return len(self._images)
+        return SAMPLES_PER_CLASS
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        image: Any = Image.fromarray(self._images[index])
+        image: Any = Image.fromarray(render(self._label, index))
         target: Any = self._label
         if self.transform is not None:
             image = self.transform(image)
@@ -110,10 +107,11 @@ class _Glyph(Dataset):  # type: ignore[misc]
 def characters(split: str) -> list[str]:
     """The characters of a split, by code point: letters of its scripts and digits, in every face, that Unicode does
     not decompose (é is e with an accent, so it is left out)."""
-    shared = set.intersection(*(set(FT2Font(str(_font_path(face))).get_charmap()) for face in FACES))
+    shared = set.intersection(*(set(FT2Font(str(font_path(face))).get_charmap()) for face in FACES))
     return [chr(code) for code in sorted(shared) if _script(chr(code)) in SCRIPTS[split]]
 
 
+@cache
 def render(character: str, sample: int) -> np.ndarray:
     """One image, uint8 `[28, 28]`: a face, and a small random affine map, both decided by character and sample."""
     generator = np.random.Generator(np.random.Philox(key=[ord(character), sample]))
@@ -143,10 +141,10 @@ def _script(character: str) -> str | None:
     return "DIGIT" if category == "Nd" else None
 
 
-def _font_path(face: str) -> Path:
+def font_path(face: str) -> Path:
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / face
 
 
 @cache
 def _font(face: str) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(_font_path(face), size=round(0.72 * _CANVAS))
+    return ImageFont.truetype(font_path(face), size=round(0.72 * _CANVAS))

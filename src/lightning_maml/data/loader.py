@@ -46,14 +46,16 @@ class EpisodeLoader(BatchMetaDataLoader):  # type: ignore[misc]
 
 
 class _ToEpisodes:
-    """torchmeta's collate function, with its dictionary turned into `Episodes`."""
+    """torchmeta's collate function, with its dictionary turned into `Episodes`; what is `Episodes` already passes."""
 
     def __init__(self, collate: Callable[[list[Any]], "OrderedDict[str, list[Tensor]]"]) -> None:
         self._collate = collate
 
-    def __call__(self, tasks: list[Any]) -> Episodes:
-        batch = self._collate(tasks)
-        return Episodes(*(_default_float(tensor) for split in ("support", "query") for tensor in batch[split]))
+    def __call__(self, tasks: list[Any] | Episodes) -> Episodes:
+        if not isinstance(tasks, Episodes):
+            batch = self._collate(tasks)
+            tasks = Episodes(*batch["support"], *batch["query"])
+        return Episodes(*map(_default_float, tasks))
 
 
 def _default_float(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:

@@ -1,20 +1,35 @@
 """Opening torchmeta's datasets, and saying plainly what is wrong with the files they read."""
 
 import errno
-import importlib
 import json
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import hydra
-import requests
+from torchmeta.utils.data import ClassDataset
 
 from lightning_maml.settings import SettingError, one_line
+
+# Where torchmeta's datasets come from, for people who have to fetch one by hand.
+HOMES = {
+    "Omniglot": "https://github.com/brendenlake/omniglot/tree/master/python",
+    "MiniImagenet": "https://github.com/renmengye/few-shot-ssl-public",
+    "TieredImagenet": "https://github.com/renmengye/few-shot-ssl-public",
+    "CIFARFS": "https://www.cs.toronto.edu/~kriz/cifar.html",
+    "FC100": "https://www.cs.toronto.edu/~kriz/cifar.html",
+    "CUB": "https://www.vision.caltech.edu/datasets/cub_200_2011",
+    "DoubleMNIST": "https://github.com/shaohua0116/MultiDigitMNIST",
+    "TripleMNIST": "https://github.com/shaohua0116/MultiDigitMNIST",
+    "Letter": "https://www.openml.org/d/6",
+    "PlantsMargin": "https://www.openml.org/d/1491",
+    "PlantsShape": "https://www.openml.org/d/1492",
+    "PlantsTexture": "https://www.openml.org/d/1493",
+}
 
 
 def create(dataset: Any) -> Callable[..., Any]:
@@ -28,6 +43,13 @@ def create(dataset: Any) -> Callable[..., Any]:
     if callable(dataset):
         return dataset
     raise SettingError("data.datamodule.datasets", dataset, "give a node with _target_, or a callable")
+
+
+def class_dataset(kind: Any) -> Any:
+    """The `ClassDataset` that a meta-dataset's class is built on: torchmeta declares it in the same module."""
+    module = sys.modules.get(getattr(kind, "__module__", ""))
+    declared = [one for one in vars(module).values() if isinstance(one, type)] if module else []
+    return next((one for one in declared if issubclass(one, ClassDataset) and hasattr(one, "folder")), None)
 
 
 def class_sizes(meta_dataset: Any) -> list[int]:
@@ -45,73 +67,55 @@ def close(meta_dataset: Any) -> None:
         classes.close()
 
 
+def is_about_a_file(error: BaseException) -> bool:
+    """Whether h5py, Pillow or json could not make sense of a file; other errors are nobody's data."""
+    if isinstance(error, FileNotFoundError | json.JSONDecodeError | EOFError):
+        return True
+    if not isinstance(error, OSError | KeyError | ValueError) or getattr(error, "errno", None) == errno.ENOSPC:
+        return False
+    return _raised_in(error, "h5py", "PIL")
+
+
 @contextmanager
-def reading_errors(dataset: Any, setting: str) -> Iterator[None]:
+def reading_errors(make: Callable[..., Any], setting: str) -> Iterator[None]:
     """Turn what torchmeta and its libraries raise over missing or broken files into one clear line.
 
     Raises:
-        SettingError: naming the folder and, for a failed download, its address.
+        SettingError: naming the folder.
     """
-    node: Mapping[str, Any] = dataset if isinstance(dataset, Mapping) else {}
-    target = node.get("_target_", getattr(dataset, "__name__", dataset))
-    root = os.path.abspath(os.path.expanduser(str(node.get("root", "."))))
+    settings: Mapping[str, Any] = getattr(make, "keywords", {})
+    name = getattr(getattr(make, "func", make), "__name__", make)
+    root = os.path.abspath(os.path.expanduser(str(settings.get("root", "."))))
     try:
         yield
-    except (URLError, requests.ConnectionError, ConnectionError, TimeoutError) as error:
-        raise SettingError(
-            setting,
-            target,
-            f"not found in {root}, and the download from {_address(dataset)} failed ({one_line(error)}); set "
-            "DATASET_PATH to the folder that holds the data, connect to the network, or choose data=glyphs, which "
-            "needs neither",
-        ) from error
     except PermissionError as error:
         raise SettingError(
             setting,
-            target,
-            f"{error.filename or root} is not accessible ({error.strerror}); set DATASET_PATH to a "
-            "folder that you may read, and write for a download",
+            name,
+            f"{error.filename or root} is not accessible ({error.strerror}); set DATASET_PATH to a folder that you "
+            "may read",
         ) from error
     except (OSError, KeyError, EOFError, ValueError) as error:
-        if "root" not in node or not _is_about_a_file(error):
+        if "root" not in settings or not is_about_a_file(error):
             raise
         raise SettingError(
             setting,
-            target,
-            f"the files in {root} are incomplete or broken ({one_line(error)}); delete that dataset's folder there "
-            "and start again to prepare it anew",
+            name,
+            f"the files in {root} are incomplete or broken ({one_line(error)}); delete that dataset's folder there, "
+            "and let the YAML say download: true to prepare it anew",
         ) from error
     except RuntimeError as error:
-        if "root" not in node or not _raised_in(error, "torchmeta", "torchvision"):
+        if "root" not in settings or not _raised_in(error, "torchmeta"):
             raise
         raise SettingError(
             setting,
-            target,
+            name,
             f"nothing complete in {root} ({one_line(error)}); set DATASET_PATH to the folder that holds the data, "
             "let the YAML say download: true if it does not, or choose data=glyphs",
         ) from error
-
-
-def _is_about_a_file(error: BaseException) -> bool:
-    """Whether h5py, json or pickle could not make sense of a file; other errors are nobody's data."""
-    if isinstance(error, FileNotFoundError | json.JSONDecodeError | EOFError):
-        return True
-    return getattr(error, "errno", None) != errno.ENOSPC and _raised_in(error, "h5py")
 
 
 def _raised_in(error: BaseException, *packages: str) -> bool:
     """Whether the error was raised in a file of one of the packages."""
     raised = traceback.extract_tb(error.__traceback__)[-1].filename
     return any(package in Path(raised).parts for package in packages)
-
-
-def _address(dataset: Any) -> str:
-    """Where torchmeta downloads from, as far as its class tells."""
-    target = dataset.get("_target_") if isinstance(dataset, Mapping) else None
-    kind = hydra.utils.get_object(target) if target else dataset
-    module = importlib.import_module(kind.__module__)
-    for candidate in vars(module).values():
-        for name in ("download_url_prefix", "download_url", "zip_url", "tgz_url"):
-            if isinstance(candidate, type) and isinstance(getattr(candidate, name, None), str):
-                return str(getattr(candidate, name))
-    return "its home"

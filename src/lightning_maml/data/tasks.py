@@ -1,46 +1,17 @@
 """Task i as a pure function of (seed, split, i), from torchmeta's datasets."""
 
-import random
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset, Sampler
 
+from lightning_maml.data.generators import global_generators_seeded, task_samples, task_seeds
 from lightning_maml.data.source import close
 
-SPLITS = ("train", "val", "test")
-
-
-def task_generator(seed: int, split: str, index: int) -> np.random.Generator:
-    """The generator from which everything random about one task is drawn: Philox, keyed by seed and split, at `index`.
-
-    Counter-based: any task is reached directly, from any worker, rank or resumed run.
-    """
-    return np.random.Generator(np.random.Philox(key=[seed, SPLITS.index(split)], counter=[0, 0, 0, index]))
-
-
-@contextmanager
-def _global_generators_seeded(generator: np.random.Generator) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's global generators from `generator`, and put them back afterwards.
-
-    torchmeta's `Categorical` permutes labels with torch's, and random image transforms draw from all three.
-    """
-    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    seeds = generator.integers(2**32, size=3)
-    random.seed(int(seeds[0]))
-    np.random.seed(seeds[1])
-    torch.default_generator.manual_seed(int(seeds[2]))  # not torch.manual_seed, which seeds the GPUs as well
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.random.set_rng_state(torch_state)
+_DrawnSamples = tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]
 
 
 class _Samples(Dataset[tuple[Any, Any]]):
@@ -56,8 +27,8 @@ class _Samples(Dataset[tuple[Any, Any]]):
         return self._samples[index]
 
 
-class TaskDataset(Dataset["OrderedDict[str, _Samples]"], ABC):
-    """Tasks by number, each a `{"support", "query"}` of samples; the same number always gives the same task.
+class TaskDataset(Dataset[Any]):
+    """Tasks by number; the same number always gives the same task.
 
     Args:
         seed: with `split`, which sequence of tasks.
@@ -72,21 +43,25 @@ class TaskDataset(Dataset["OrderedDict[str, _Samples]"], ABC):
         self.shots = shots
         self.queries = queries
 
-    def __getitem__(self, index: int) -> "OrderedDict[str, _Samples]":
-        generator = task_generator(self.seed, self.split, index)
-        with _global_generators_seeded(generator):
-            support, query = self.draw(generator)
-        return OrderedDict(support=_Samples(support), query=_Samples(query))
-
     def close(self) -> None:
         """Close the files that reading a task has opened."""
 
+
+class TorchmetaTasks(TaskDataset, ABC):
+    """Tasks read from torchmeta's datasets sample by sample, each a `{"support", "query"}` of samples."""
+
+    def __getitem__(self, index: int) -> "OrderedDict[str, _Samples]":
+        *seeds, own = task_seeds(self.seed, self.split, [index])[0].tolist()
+        with global_generators_seeded(seeds):
+            support, query = self.draw(index, own)
+        return OrderedDict(support=_Samples(support), query=_Samples(query))
+
     @abstractmethod
-    def draw(self, generator: np.random.Generator) -> tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]:
-        """The support and the query samples of the task that `generator` decides."""
+    def draw(self, index: int, seed: int) -> _DrawnSamples:
+        """The support and the query samples of task `index`, with a seed of its own for what else is random in it."""
 
 
-class ClassTasks(TaskDataset):
+class ClassTasks(TorchmetaTasks):
     """Classification: `ways` different classes, `shots` + `queries` different samples of each.
 
     Args:
@@ -97,24 +72,22 @@ class ClassTasks(TaskDataset):
     def __init__(self, meta_dataset: Any, sizes: list[int], seed: int, split: str, shots: int, queries: int) -> None:
         super().__init__(seed, split, shots, queries)
         self._meta_dataset = meta_dataset
-        self._sizes = sizes
+        self.sizes = np.asarray(sizes)
 
     def close(self) -> None:
         close(self._meta_dataset)
 
-    def draw(self, generator: np.random.Generator) -> tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]:
-        classes = generator.choice(len(self._sizes), self._meta_dataset.num_classes_per_task, replace=False)
-        task = self._meta_dataset[tuple(int(index) for index in classes)]
-        support, query, offset = [], [], 0
-        for size in (self._sizes[index] for index in classes):
-            chosen = offset + generator.permutation(size)[: self.shots + self.queries]
-            support += [task[int(index)] for index in chosen[: self.shots]]
-            query += [task[int(index)] for index in chosen[self.shots :]]
-            offset += size
-        return support, query
+    def draw(self, index: int, seed: int) -> _DrawnSamples:
+        ways, samples = self._meta_dataset.num_classes_per_task, self.shots + self.queries
+        (classes,), (chosen,) = task_samples(self.seed, self.split, [index], self.sizes, ways, samples)
+        task = self._meta_dataset[tuple(classes.tolist())]
+        ends = np.cumsum(self.sizes[classes])
+        rows = chosen + np.concatenate([[0], ends[:-1]])[:, None]
+        support, query = rows[:, : self.shots], rows[:, self.shots :]
+        return [task[row] for row in support.flatten().tolist()], [task[row] for row in query.flatten().tolist()]
 
 
-class RegressionTasks(TaskDataset):
+class RegressionTasks(TorchmetaTasks):
     """Regression: one function, `shots` + `queries` points of it.
 
     Args:
@@ -125,10 +98,11 @@ class RegressionTasks(TaskDataset):
         super().__init__(seed, split, shots, queries)
         self._make = make
 
-    def draw(self, generator: np.random.Generator) -> tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]:
-        # A fresh dataset of a single task: torchmeta's own draw all tasks' inputs from one shared stream.
-        meta_dataset = self._make(num_samples_per_task=self.shots + self.queries, num_tasks=1)
-        meta_dataset.seed(int(generator.integers(2**32)))
+    def draw(self, index: int, seed: int) -> _DrawnSamples:
+        # A fresh dataset for each task: torchmeta's own draw all tasks' inputs from one shared stream. Of two tasks,
+        # because SinusoidAndLine makes half of them lines, in a random order.
+        meta_dataset = self._make(num_samples_per_task=self.shots + self.queries, num_tasks=2)
+        meta_dataset.seed(seed)
         task = meta_dataset[0]
         samples = [task[index] for index in range(len(task))]
         return samples[: self.shots], samples[self.shots :]

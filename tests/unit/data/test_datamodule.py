@@ -99,5 +99,5 @@ def test_a_half_written_dataset_is_recognized(tmp_path: Path, damage: str) -> No
     else:
         file.write_bytes(b"" if damage == "empty" else b"not a dataset")
     with pytest.raises(SettingError, match="incomplete or broken") as error:
-        absent(tmp_path).setup()
+        absent(tmp_path, download=False).setup()
     assert str(tmp_path) in str(error.value)

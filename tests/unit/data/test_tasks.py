@@ -15,7 +15,8 @@ from torchmeta.toy import Harmonic, Sinusoid
 from torchvision.transforms import RandomAffine, ToTensor
 
 from lightning_maml.data import Glyphs, MetaDataModule
-from lightning_maml.data.tasks import TaskSampler, task_generator
+from lightning_maml.data.generators import choose, task_samples, task_words
+from lightning_maml.data.tasks import TaskSampler
 from lightning_maml.episodes import Episodes
 from tests.paths import DATASET_PATH, HAS_OMNIGLOT, ROOT
 
@@ -67,14 +68,14 @@ def test_same_tasks_whatever_the_global_generators_did_and_none_is_touched() -> 
     one = batches(glyphs().val_dataloader())
     random.seed(4), np.random.seed(5), torch.manual_seed(6)
     states = random.getstate(), np.random.get_state()[1].tobytes(), torch.random.get_rng_state()
-    loader = glyphs()
-    loader.setup()
-    dataset = loader._tasks["val"]
-    dataset[0]
+    data = glyphs(cache="none"), glyphs(cache="memory")
+    for one_path in data:
+        one_path.setup()
+    data[0]._tasks["val"][0], data[1]._tasks["val"].__getitems__([0])
     assert random.getstate() == states[0]
     assert np.random.get_state()[1].tobytes() == states[1]
     assert torch.equal(torch.random.get_rng_state(), states[2])
-    assert same(one, batches(glyphs().val_dataloader()))
+    assert same(one, batches(data[0].val_dataloader())) and same(one, batches(data[1].val_dataloader()))
 
 
 def test_random_image_transforms_belong_to_the_task_too() -> None:
@@ -127,18 +128,50 @@ def test_ranks_share_the_tasks_without_overlap_or_gap(world_size: int) -> None:
 
 
 def test_generators_of_neighbouring_tasks_are_independent() -> None:
-    draws = {
-        (seed, split, index): task_generator(seed, split, index).integers(2**63)
+    draws = [
+        word
         for seed in range(5)
         for split in ("train", "val", "test")
-        for index in range(200)
-    }
-    assert len(set(draws.values())) == len(draws)
+        for stream in ("seeds", "classes", "samples")
+        for word in task_words(seed, split, stream, range(200), 5).flatten().tolist()
+    ]
+    assert len(set(draws)) == len(draws) == 5 * 3 * 3 * 200 * 5
+
+
+def test_a_tasks_words_do_not_depend_on_the_tasks_asked_for_with_it() -> None:
+    together = task_words(3, "val", "classes", range(10, 20), 7)
+    assert np.array_equal(together[[1, 4, 7]], task_words(3, "val", "classes", [11, 14, 17], 7))
+    assert np.array_equal(together[[9]], task_words(3, "val", "classes", [19], 7))
+
+
+def test_the_same_classes_are_drawn_whatever_the_shots() -> None:
+    sizes = np.full(50, 20)
+    few, many = (task_samples(0, "test", range(30), sizes, 5, samples)[0] for samples in (2, 20))
+    assert np.array_equal(few, many)
+
+
+def test_every_ordered_choice_is_equally_likely() -> None:
+    """All 60 ordered choices of 3 of 5, 60,000 draws: χ² with 59 degrees of freedom, whose 0.9999 quantile is 106."""
+    words = task_words(0, "train", "classes", range(60_000), 6)
+    chosen = choose(words, np.full(60_000, 5), 3)
+    assert ((chosen >= 0) & (chosen < 5)).all()
+    assert all(len(set(row)) == 3 for row in chosen[:1000].tolist())
+    _, counts = np.unique(chosen @ np.array([25, 5, 1]), return_counts=True)
+    assert len(counts) == 60
+    assert ((counts - 1000) ** 2 / 1000).sum() < 106
+
+
+def test_populations_may_differ_from_row_to_row() -> None:
+    population = np.array([3, 4, 100, 3])
+    chosen = choose(task_words(0, "train", "classes", range(4), 6), population, 3)
+    assert sorted(chosen[0].tolist()) == sorted(chosen[3].tolist()) == [0, 1, 2]
+    assert (chosen < population[:, None]).all()
 
 
 def test_support_and_query_share_no_sample_and_every_class_is_drawn_evenly() -> None:
     """1,000 tasks of 2 of 112 classes: each class about 18 times, each sample as often as another."""
-    data = glyphs(nway=2, kshot={"support": 1, "query": 1}, transforms=[], target_transform=lambda target: target)
+    settings: dict[str, Any] = {"transforms": [], "target_transform": lambda target: target, "cache": "none"}
+    data = glyphs(nway=2, kshot={"support": 1, "query": 1}, **settings)
     data.setup()
     dataset, classes, samples = data._tasks["test"], [], []
     for index in range(1000):
@@ -251,27 +284,27 @@ class TestOmniglot:
     def test_rotations_are_classes_of_meta_training_alone(self) -> None:
         data = omniglot()
         data.setup()
-        sizes = {split: len(tasks._sizes) for split, tasks in data._tasks.items()}
+        sizes = {split: len(tasks.samples.sizes) for split, tasks in data._tasks.items()}
         assert sizes == {"train": 4 * 1028, "val": 172, "test": 423}
 
     def test_classes_of_the_splits_are_disjoint(self) -> None:
-        data = omniglot()
+        data = omniglot(cache="none")
         data.setup()
         labels = [{"/".join(label) for label in tasks._meta_dataset.dataset.labels} for tasks in data._tasks.values()]
         assert len(set.union(*labels)) == sum(map(len, labels)) == 1623
 
     def test_same_tasks_for_0_and_2_workers(self) -> None:
-        one, two = omniglot(), omniglot(num_workers=2)
+        one, two = omniglot(cache="none"), omniglot(cache="none", num_workers=2)
         assert one.input_shape == two.input_shape == (1, 28, 28)  # reads a task in this process first
         assert same(batches(one.train_dataloader()), batches(two.train_dataloader()))
 
     def test_no_file_is_open_when_workers_start(self) -> None:
-        data = omniglot()
+        data = omniglot(cache="none")
         assert data.input_shape == (1, 28, 28)
         pickle.dumps(data._tasks["train"])  # as spawned workers need; h5py's handles cannot be
 
     def test_a_turned_character_is_the_character_turned(self) -> None:
-        data = omniglot()
+        data = omniglot(cache="none")
         data.setup()
         classes = data._tasks["train"]._meta_dataset.dataset
         upright, turned = classes[5], classes[5 + 2 * 1028]

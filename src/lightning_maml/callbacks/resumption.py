@@ -1,0 +1,63 @@
+"""What Lightning's checkpoints leave out, so that a resumed run equals one that was never stopped."""
+
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from lightning_maml.callbacks.loggers import MetricsCSV
+
+_KEY = "metrics_csv"
+_STREAMS = {"train": 0, "validate": 1, "test": 2}
+
+
+class Resumption(pl.Callback):
+    """Makes what is random in a network, such as dropout, a function of (seed, epoch, meta-batch) and not of what ran
+    before; and lets `metrics.csv` go on exactly where the checkpoint stands, without a gap or a double line.
+
+    Args:
+        seed: that of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        self._seed_torch(trainer, "train", trainer.current_epoch, index)
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int, *args: Any
+    ) -> None:
+        self._seed_torch(trainer, "validate", 0, index)
+
+    def on_test_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int, *args: Any
+    ) -> None:
+        self._seed_torch(trainer, "test", 0, index)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        for logger in _metrics_csv(trainer):
+            checkpoint[_KEY] = logger.position
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.ckpt_path is None:
+            for logger in _metrics_csv(trainer):
+                logger.go_on_from({"rows": 0, "last": None})
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.state.fn == "fit":
+            for logger in _metrics_csv(trainer):
+                logger.go_on_from(checkpoint.get(_KEY, {"rows": 0, "last": None}))
+
+    def _seed_torch(self, trainer: pl.Trainer, stage: str, epoch: int, batch: int) -> None:
+        place = (self._seed, _STREAMS[stage], epoch, batch, trainer.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+
+
+def _metrics_csv(trainer: pl.Trainer) -> list[MetricsCSV]:
+    return [logger for logger in trainer.loggers if isinstance(logger, MetricsCSV)]

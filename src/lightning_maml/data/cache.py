@@ -1,0 +1,209 @@
+"""The arrays of `samples.py` on disk, shared by all workers, ranks and runs, and never stale.
+
+An entry is a folder `<dataset>-<split>-<hash>` with `samples.npy`, `classes.json` and a manifest. The hash is over
+everything that shapes it: the dataset's class and arguments, split, transforms, class augmentations, the source code of
+the classes among them, the size and time of every file that the dataset reads, and the versions of the libraries.
+"""
+
+import errno
+import hashlib
+import io
+import json
+import logging
+import os
+import pickle
+import shutil
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+import platformdirs
+import torch
+
+from lightning_maml.data.manifest import broken_files, data_files, read_manifest, record, write_manifest
+from lightning_maml.data.preparation import one_process
+from lightning_maml.data.samples import Allocate, ClassSamples, Transform, mapped, materialize
+from lightning_maml.data.source import close
+from lightning_maml.files import write_whole
+from lightning_maml.settings import SettingError
+
+log = logging.getLogger(__name__)
+
+_LIBRARIES = ("torch", "torchvision", "torchmeta", "numpy", "pillow", "h5py")
+
+
+def in_memory(meta_dataset: Any, split: str, finish: Transform | None) -> ClassSamples:
+    """All samples of a dataset, read into memory."""
+    array, sizes, scaled = materialize(meta_dataset, split, lambda shape, dtype: np.empty(shape, dtype))
+    return ClassSamples(torch.from_numpy(array), sizes, scaled=scaled, finish=finish)
+
+
+def on_disk(
+    meta_dataset: Any, made_from: Any, split: str, finish: Transform | None, cache_dir: str | None
+) -> ClassSamples:
+    """All samples of a dataset, from the cache; one of many processes puts them there if they are not.
+
+    Args:
+        meta_dataset: a torchmeta `CombinationMetaDataset`.
+        made_from: whatever it was made from: its class with arguments, transforms, class augmentations.
+        split: its name.
+        finish: what is to be done to gathered samples.
+        cache_dir: the folder; None for the user's cache folder.
+
+    Raises:
+        SettingError: if the folder cannot be written.
+    """
+    folder = Path(cache_dir).expanduser().absolute() if cache_dir else platformdirs.user_cache_path("lightning-maml")
+    identity = _identity(meta_dataset, made_from, split)
+    if identity is None:
+        log.info("the %s split is cached in memory: what it is made from has no lasting name or no files", split)
+        return in_memory(meta_dataset, split, finish)
+    entry = folder / f"{type(meta_dataset).__name__.lower()}-{split}-{identity}"
+    try:
+        samples = _opened(entry, meta_dataset, finish)
+        if samples is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            with one_process(entry.with_suffix(".lock"), f"the {split} split in {folder}"):
+                samples = _opened(entry, meta_dataset, finish)
+                if samples is None:
+                    _build(entry, meta_dataset, split)
+                    samples = _opened(entry, meta_dataset, finish)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR):
+            raise
+        raise SettingError(
+            "data.datamodule.cache_dir",
+            cache_dir,
+            f"{folder} cannot be written ({error.strerror}); name another folder, or set data.datamodule.cache=memory",
+        ) from error
+    if samples is None:
+        raise SettingError("data.datamodule.cache_dir", cache_dir, f"{entry} does not keep what is written to it")
+    return samples
+
+
+def _identity(meta_dataset: Any, made_from: Any, split: str) -> str | None:
+    """A hash of everything that shapes the samples; None if something has no lasting description."""
+    files = _sources(meta_dataset.dataset)
+    if files is None:
+        return None
+    description = io.BytesIO()
+    pickler = _Description(description)
+    try:
+        pickler.dump(made_from)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        return None
+    code = pickler.code()
+    if code is None:
+        return None
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    versions = [(name, version(name)) for name in _LIBRARIES]
+    whole = (description.getvalue(), code, stats, versions, split, str(torch.get_default_dtype()), sys.version_info[:2])
+    return hashlib.blake2b(repr(whole).encode(), digest_size=8).hexdigest()
+
+
+class _Description(pickle.Pickler):
+    """Pickles, and remembers the modules of the classes and functions that it meets."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=4)
+        self._modules: set[str] = set()
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type | FunctionType):
+            self._modules.add(obj.__module__)
+        return NotImplemented
+
+    def code(self) -> list[tuple[str, str]] | None:
+        """Each module with a digest of its source; None if one has no file, as in a notebook."""
+        digests = []
+        for name in sorted(self._modules - {"builtins"}):
+            file = getattr(sys.modules[name], "__file__", None)
+            if file is None:
+                if name == "__main__":
+                    return None
+                continue
+            digests.append((name, hashlib.blake2b(Path(file).read_bytes(), digest_size=8).hexdigest()))
+        return digests
+
+
+def _sources(classes: Any) -> list[Path] | None:
+    """The files that a dataset reads: its `sources`, or as torchmeta has it those under its `root`."""
+    if hasattr(classes, "sources"):
+        return [Path(path) for path in classes.sources]
+    return data_files(Path(classes.root)) if hasattr(classes, "root") else None
+
+
+def _build(entry: Path, meta_dataset: Any, split: str) -> None:
+    """Write an entry aside, and rename it when it is complete."""
+    aside = entry.with_name(f".{entry.name}")
+    for left in (aside, entry):
+        shutil.rmtree(left, ignore_errors=True)  # by a killed process, or broken
+    aside.mkdir(parents=True)
+    started = time.monotonic()
+    log.info("caching the %s split in %s", split, entry.parent)
+    try:
+        array, sizes, scaled = materialize(meta_dataset, split, _in_file(aside / "samples.npy"))
+        array.flush()  # type: ignore[attr-defined]  # a memory map
+        write_whole(aside / "classes.json", json.dumps({"sizes": sizes, "scaled": scaled}))
+        write_manifest(aside, record(aside))
+        aside.rename(entry)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    log.info(
+        "cached %s samples of %s classes in %.1f s: %.0f MB",
+        f"{sum(sizes):,}",
+        f"{len(sizes):,}",
+        time.monotonic() - started,
+        array.nbytes / 1e6,
+    )
+
+
+def _in_file(path: Path) -> Allocate:
+    def allocate(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # a full disk is told of now, rather than by SIGBUS later
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        return array
+
+    return allocate
+
+
+def _opened(entry: Path, meta_dataset: Any, finish: Transform | None) -> ClassSamples | None:
+    """An entry that is whole and gives what the dataset gives; None if it is not there or does not."""
+    manifest = read_manifest(entry)
+    if manifest is None or {"samples.npy", "classes.json"} - manifest.keys():
+        return None
+    broken = broken_files(entry)
+    if broken:
+        log.warning("%s is broken and is made again", broken[0])
+        return None
+    index = json.loads((entry / "classes.json").read_text())
+    file = entry / "samples.npy"
+    samples = ClassSamples(mapped(file), index["sizes"], scaled=index["scaled"], finish=finish, file=file)
+    if not _agrees(samples, meta_dataset):
+        log.warning("%s differs from what the transforms now make, and is made again", entry)
+        return None
+    return samples
+
+
+def _agrees(samples: ClassSamples, meta_dataset: Any) -> bool:
+    """Whether the first sample of three classes is what the dataset gives: a guard against changed code that the hash
+    does not cover."""
+    classes = meta_dataset.dataset
+    if len(samples.sizes) != len(classes):
+        return False
+    unfinished = ClassSamples(samples.array, samples.sizes, scaled=samples.scaled)
+    for index in {0, len(classes) // 2, len(classes) - 1}:
+        expected = torch.as_tensor(classes[index][0][0])
+        found = unfinished.gather(torch.tensor([[samples.first_rows[index]]]))[0, 0]
+        if not torch.equal(found, expected):
+            close(meta_dataset)
+            return False
+    close(meta_dataset)
+    return True

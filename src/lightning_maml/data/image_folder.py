@@ -1,0 +1,170 @@
+"""Anybody's images: a folder for each class."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from torchmeta.utils.data import ClassDataset, CombinationMetaDataset, Dataset
+
+from lightning_maml.data.generators import SPLITS
+from lightning_maml.settings import SettingError, one_line
+
+log = logging.getLogger(__name__)
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+class ImageFolder(CombinationMetaDataset):  # type: ignore[misc]
+    """N-way tasks over the images of a folder.
+
+    They lie in `root/{train,val,test}/<class>/*`, or in `root/<class>/*`, whose classes are split by a seeded ratio.
+
+    Args:
+        root: the folder.
+        num_classes_per_task: N.
+        meta_train, meta_val, meta_test, meta_split: which split; exactly one.
+        mode: Pillow's, to which every image is converted: "RGB", or "L" for grey.
+        ratio: without folders for the splits: the share of the classes of each.
+        split_seed: without folders for the splits: which classes are in which.
+        skip_unreadable: leave out files that are no images, with a warning that names each, rather than refuse them.
+        transform: applied to an image.
+        target_transform: applied to a label (the class's name and its class augmentation).
+        dataset_transform: applied to a task.
+        class_augmentations: new classes made from these.
+
+    Raises:
+        SettingError: if the folder is missing or holds no classes, or a file is no image.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        num_classes_per_task: int,
+        meta_train: bool = False,
+        meta_val: bool = False,
+        meta_test: bool = False,
+        meta_split: str | None = None,
+        mode: str = "RGB",
+        ratio: Sequence[float] = (0.6, 0.2, 0.2),
+        split_seed: int = 0,
+        skip_unreadable: bool = False,
+        transform: Callable[[Any], Any] | None = None,
+        target_transform: Callable[[Any], Any] | None = None,
+        dataset_transform: Callable[[Any], Any] | None = None,
+        class_augmentations: list[Any] | None = None,
+    ) -> None:
+        dataset = ImageFolderClassDataset(meta_train, meta_val, meta_test, meta_split, class_augmentations)
+        dataset.transform = transform
+        dataset.read(Path(root).expanduser().absolute(), mode, ratio, split_seed, skip_unreadable=skip_unreadable)
+        super().__init__(
+            dataset, num_classes_per_task, target_transform=target_transform, dataset_transform=dataset_transform
+        )
+
+
+class ImageFolderClassDataset(ClassDataset):  # type: ignore[misc]
+    """A class is a folder of images; see `ImageFolder`."""
+
+    transform: Callable[[Any], Any] | None
+
+    def read(self, root: Path, mode: str, ratio: Sequence[float], seed: int, *, skip_unreadable: bool) -> None:
+        """Find the classes of this split and their images."""
+        self._mode = mode
+        folders = _folders_of_split(root, self.meta_split, ratio, seed)
+        self.labels = [folder.name for folder in folders]
+        self._files = [_images(folder, skip_unreadable=skip_unreadable) for folder in folders]
+        self.sources = [file for files in self._files for file in files]  # what a cache of it depends on
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> "_ImagesOfClass":
+        base = index % self.num_classes
+        transform, target_transform = self.get_transform(index, self.transform), self.get_target_transform(index)
+        return _ImagesOfClass(index, self._files[base], self.labels[base], self._mode, transform, target_transform)
+
+
+class _ImagesOfClass(Dataset):  # type: ignore[misc]
+    """All images of one class."""
+
+    def __init__(
+        self, index: int, files: list[Path], label: str, mode: str, transform: Any, target_transform: Any
+    ) -> None:
+        super().__init__(index, transform=transform, target_transform=target_transform)
+        self._files = files
+        self._label = label
+        self._mode = mode
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        target: Any = self._label
+        try:
+            with Image.open(self._files[index]) as file:
+                image: Any = file.convert(self._mode)
+        except (OSError, ValueError) as error:
+            raise _no_image(self._files[index], error) from error
+        if self.transform is not None:
+            image = self.transform(image)
+        if self.target_transform is not None:
+            target = self.target_transform(target)
+        return image, target
+
+
+def _folders_of_split(root: Path, split: str, ratio: Sequence[float], seed: int) -> list[Path]:
+    """The folders of a split's classes, by name."""
+    if not root.is_dir():
+        raise SettingError("data.root", root, "there is no such folder; give the one that holds your images")
+    named = root / split
+    if any((root / name).is_dir() for name in SPLITS):
+        if not named.is_dir():
+            raise SettingError("data.root", root, f"it has no sub-folder {split}; it needs train, val and test")
+        return _classes(named)
+    if len(ratio) != len(SPLITS) or min(ratio) < 0 or not sum(ratio) > 0:
+        raise SettingError("data.ratio", ratio, "give three shares: of train, val and test")
+    classes = _classes(root)
+    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(classes))
+    ends = np.round(np.cumsum([0, *ratio]) / sum(ratio) * len(classes)).astype(int)
+    place = SPLITS.index(split)
+    chosen = [classes[index] for index in sorted(order[ends[place] : ends[place + 1]])]
+    if not chosen:
+        raise SettingError("data.ratio", list(ratio), f"the {split} split gets none of the {len(classes)} classes")
+    return chosen
+
+
+def _classes(folder: Path) -> list[Path]:
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not classes:
+        raise SettingError("data.root", folder, "it has no sub-folders; each class is one, with its images in it")
+    return classes
+
+
+def _images(folder: Path, *, skip_unreadable: bool) -> list[Path]:
+    """The images of a class, by name, each opened to see that it is one."""
+    images = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in ENDINGS or path.name.startswith("."):
+            continue
+        try:
+            with Image.open(path) as image:
+                if skip_unreadable:
+                    image.load()
+        except (UnidentifiedImageError, OSError) as error:
+            if not skip_unreadable:
+                raise _no_image(path, error) from error
+            log.warning("%s is no image and is left out", path)
+        else:
+            images.append(path)
+    return images
+
+
+def _no_image(path: Path, error: Exception) -> SettingError:
+    return SettingError(
+        "data.root",
+        path,
+        f"this file is no image ({one_line(error)}); remove it, or leave such files out by data.skip_unreadable=true",
+    )

@@ -1,0 +1,166 @@
+"""The cache on disk: shared, never stale, never half there."""
+
+import logging
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torchmeta.transforms import Rotation
+from torchvision.transforms import Lambda, Normalize, Resize, ToTensor
+
+from lightning_maml.data import Glyphs
+from lightning_maml.data.glyphs import render
+from lightning_maml.settings import SettingError
+from tests.paths import ROOT
+from tests.unit.data.test_samples import images
+from tests.unit.data.test_tasks import batches, glyphs, same
+
+
+def entries(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_dir()}
+
+
+def only_val(folder: Path, **settings: Any) -> Any:
+    return glyphs(
+        **{
+            "datasets": dict.fromkeys(("train", "val", "test"), partial(Glyphs, meta_val=True)),
+            "cache_dir": str(folder),
+            **settings,
+        }
+    )
+
+
+def test_a_second_run_reads_nothing_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    one = batches(only_val(tmp_path).train_dataloader())
+    assert caplog.text.count("cached 1,520 samples of 76 classes") == 3
+    assert all(not name.startswith(".") for name in entries(tmp_path)) and len(entries(tmp_path)) == 3
+    caplog.clear()
+    two = batches(only_val(tmp_path).train_dataloader())
+    assert caplog.text == "" and same(one, two)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"transforms": [Resize(20), ToTensor()]},
+        {"class_augmentations": [Rotation([90])]},
+        {"datasets": dict.fromkeys(("train", "val", "test"), partial(Glyphs, meta_test=True))},
+    ],
+)
+def test_whatever_shapes_the_samples_has_an_entry_of_its_own(tmp_path: Path, change: dict[str, Any]) -> None:
+    only_val(tmp_path).setup()
+    before = {name for name in entries(tmp_path) if "-train-" in name}
+    only_val(tmp_path, **change).setup()
+    assert len({name for name in entries(tmp_path) if "-train-" in name} - before) == 1
+
+
+def test_a_trailing_normalize_shares_the_entry_and_nothing_about_tasks_matters(tmp_path: Path) -> None:
+    only_val(tmp_path).setup()
+    before = entries(tmp_path)
+    only_val(tmp_path, transforms=[ToTensor(), Normalize([0.1], [0.2])], nway=3, seed=4, batch_size=1).setup()
+    assert entries(tmp_path) == before
+
+
+def test_a_changed_file_of_the_dataset_is_a_new_entry(tmp_path: Path) -> None:
+    data = images(tmp_path / "images")
+    settings: dict[str, Any] = {"datasets": data, "nway": 2, "cache_dir": str(tmp_path / "cache")}
+    one = batches(glyphs(**settings).train_dataloader())
+    before = entries(tmp_path / "cache")
+    for path in (tmp_path / "images").rglob("*.png"):
+        path.write_bytes((tmp_path / "images/class00/0.png").read_bytes())
+    two = batches(glyphs(**settings).train_dataloader())
+    assert not same(one, two) and len(entries(tmp_path / "cache") - before) == 3
+
+
+def test_changed_code_is_a_new_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same name of a class, its source edited between two runs."""
+    names = []
+    for factor in (1, 2):
+        (tmp_path / "mine.py").write_text(f"class Scale:\n    def __call__(self, x):\n        return x * {factor}\n")
+        code = (
+            "import lightning_maml; from tests.unit.data.test_cache import *; from mine import Scale;"
+            f"only_val(Path({str(tmp_path / 'cache')!r}), transforms=[ToTensor(), Scale()]).setup()"
+        )
+        environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}:{tmp_path}", "PYTHONDONTWRITEBYTECODE": "1"}
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True, cwd=ROOT)
+        names.append(entries(tmp_path / "cache"))
+    assert len(names[0]) == 3 and len(names[1]) == 6
+
+
+def test_an_entry_that_no_longer_agrees_with_the_dataset_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As if a helper in another module had changed, which no hash covers."""
+    one = batches(only_val(tmp_path).train_dataloader())
+    monkeypatch.setattr("lightning_maml.data.glyphs.render", lambda character, sample: 255 - render(character, sample))
+    two = batches(only_val(tmp_path).train_dataloader())
+    assert not same(one, two) and "differs from what the transforms now make" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["samples.npy", "classes.json", ".manifest.json"])
+@pytest.mark.parametrize("damage", ["truncated", "one byte flipped", "one byte of the end flipped", "empty", "gone"])
+def test_a_broken_entry_is_made_again(tmp_path: Path, name: str, damage: str) -> None:
+    one = batches(only_val(tmp_path).train_dataloader())
+    for path in list(tmp_path.glob(f"*/{name}")):
+        data = path.read_bytes()
+        if damage == "gone":
+            path.unlink()
+            continue
+        place = 20 if damage == "one byte flipped" else len(data) - 20
+        flipped = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+        path.write_bytes({"truncated": data[: len(data) // 2], "empty": b""}.get(damage, flipped))
+    assert same(one, batches(only_val(tmp_path).train_dataloader()))
+
+
+def test_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:
+    one = batches(only_val(tmp_path).train_dataloader())
+    for entry in sorted(entries(tmp_path)):
+        (tmp_path / entry).rename(tmp_path / f".{entry}")
+        (tmp_path / f".{entry}" / "samples.npy").write_bytes(b"half")
+    assert same(one, batches(only_val(tmp_path).train_dataloader()))
+    assert not [name for name in entries(tmp_path) if name.startswith(".")]
+
+
+def test_eight_processes_at_once_make_one_entry(tmp_path: Path) -> None:
+    code = (
+        "import logging; logging.basicConfig(level=logging.INFO); import lightning_maml;"
+        f"from tests.unit.data.test_cache import *; only_val(Path({str(tmp_path)!r})).setup()"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for _ in range(8)
+    ]
+    errors = [process.communicate()[1] for process in started]
+    assert [process.returncode for process in started] == [0] * 8, errors
+    assert sum(error.count("cached 1,520 samples") for error in errors) == 3
+
+
+def test_what_has_no_lasting_name_is_cached_in_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    data = only_val(tmp_path, transforms=[ToTensor(), Lambda(lambda x: x)])
+    data.setup()
+    assert entries(tmp_path) == set() and "the train split is cached in memory" in caplog.text
+
+
+def test_a_cache_dir_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingError, match="data.datamodule.cache_dir=.*cannot be written.*cache=memory"):
+        only_val(tmp_path / "file" / "cache").setup()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"cache": "ram"}, "data.datamodule.cache=ram: choose from disk"),
+        ({"cache": "none", "device_resident": True}, "data.datamodule.device_resident=True"),
+    ],
+)
+def test_settings_that_cannot_work(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        glyphs(**setting)
