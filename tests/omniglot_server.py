@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+import lightning_maml  # noqa: F401  # repairs torchmeta
+
 DRAWINGS = 4  # of each character
 Splits = dict[str, list[tuple[str, str, str]]]
 
@@ -27,8 +29,6 @@ Splits = dict[str, list[tuple[str, str, str]]]
 def splits(most: int | None = None) -> Splits:
     """Vinyals's splits, (part, alphabet, character) each, or the first characters of them."""
     from torchmeta.datasets.utils import get_asset
-
-    import lightning_maml  # noqa: F401
 
     return {
         split: [
@@ -81,8 +81,6 @@ def serving(folder: Path) -> Iterator[tuple[str, list[str]]]:
 def use(url: str, folder: Path, of: Splits, patch: Callable[[Any, str, Any], Any] = setattr) -> None:
     """Let torchmeta's Omniglot come from there, and have these splits, in this process."""
     from torchmeta.datasets import omniglot
-
-    import lightning_maml  # noqa: F401
 
     def assets(folder: str, name: str, dtype: str) -> dict[str, dict[str, list[str]]]:
         asset: dict[str, dict[str, list[str]]] = {}

@@ -95,8 +95,8 @@ def prepare(make: Callable[..., Any], setting: str, *, because: str | None = Non
             setting,
             _name(make),
             f"{'incomplete or broken' if seen else 'not found'} in {root}, and preparing it failed "
-            f"({one_line(error)}); {_by_hand(make)}, or set DATASET_PATH to the folder that holds the data, or choose data=glyphs, which "
-            "needs neither",
+            f"({one_line(error)}); {_by_hand(make)}, or set DATASET_PATH to the folder that holds the data, or choose "
+            "data=glyphs, which needs neither",
         ) from error
 
 

@@ -1,0 +1,103 @@
+"""Runs killed by SIGKILL, and what comes after."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import omniglot_server
+from tests.integration.command import environment, succeed, tiny
+from tests.integration.test_run import rows
+from tests.paths import ROOT
+
+SETTINGS = (
+    "logging=csv",
+    "model.torch_module._target_=tests.integration.dropout.DropoutMLP",
+    "~model.torch_module.hidden_sizes",
+    "+optim.inner_optimizer.momentum=0.9",
+    "algorithm.num_inner_steps=2",
+    "data.datamodule.batches.train=40",
+    "train.checkpoint.every_n_steps=3",
+    "train.test=false",
+)
+
+
+def same_state(one: Any, other: Any) -> bool:
+    """Equal through nested containers, tensors bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same_state(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same_state, one, other))
+    return one == other
+
+
+@pytest.mark.parametrize("cache", ["disk", "none"])
+def test_a_run_killed_in_an_epoch_and_resumed_equals_one_that_never_stopped(tmp_path: Path, cache: str) -> None:
+    """Momentum in both loops, dropout; weights, optimizer state and metrics.csv bit for bit."""
+    settings = (*tiny("model=mlp", *SETTINGS), f"data.datamodule.cache={cache}")
+    python_path = {"PYTHONPATH": str(ROOT)}
+    succeed(*settings, folder=tmp_path / "whole", **python_path)
+    parts = tmp_path / "parts"
+    process = subprocess.Popen(
+        [sys.executable, "src/run.py", *settings, f"hydra.run.dir={parts}"],
+        cwd=ROOT,
+        env=environment(**python_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    last, deadline = parts / "checkpoints" / "last.ckpt", time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stopped_at = torch.load(last, weights_only=True)["global_step"]
+    assert 0 < stopped_at < 80 and stopped_at % 40, "the test was too late: it is in the middle of an epoch"
+    succeed(*settings, f"train.ckpt_path={last}", folder=parts, **python_path)
+    one, other = (
+        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "parts")
+    )
+    assert one["global_step"] == other["global_step"] == 80
+    assert same_state(one["state_dict"], other["state_dict"])
+    assert same_state(one["optimizer_states"], other["optimizer_states"])
+    assert rows(tmp_path / "whole") == rows(parts) and len(rows(parts)) == 82
+
+
+def test_eight_runs_at_once_on_an_empty_folder_prepare_it_once(tmp_path: Path) -> None:
+    """Each is run.py itself, with Omniglot from a server on this machine."""
+    archives = tmp_path / "archives"
+    archives.mkdir()
+    omniglot_server.write_archives(archives, omniglot_server.splits(8))
+    settings = tiny("data=omniglot", "data.datamodule.kshot.query=1", "logging=csv", "train.pl_trainer.max_epochs=1")
+    with omniglot_server.serving(archives) as (url, requests):
+        started = [
+            subprocess.Popen(
+                [
+                    *(sys.executable, "tests/omniglot_server.py", url, str(archives), "8", "src/run.py", *settings),
+                    f"hydra.run.dir={tmp_path / str(number)}",
+                ],
+                cwd=ROOT,
+                env=environment(
+                    DATASET_PATH=str(tmp_path / "data"), XDG_CACHE_HOME=str(tmp_path / "cache"), PYTHONPATH=str(ROOT)
+                ),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for number in range(8)
+        ]
+        outputs = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * 8, outputs
+    assert len(requests) == 4  # torchvision asks twice for each of two archives
+    assert "".join(outputs).count("] preparing Omniglot in") == 1
+    assert "".join(outputs).count("samples of 32 classes") == 1  # the training split, with its rotations
+    results = [json.loads((tmp_path / str(number) / "metrics.json").read_text()) for number in range(8)]
+    assert all(result == results[0] for result in results)

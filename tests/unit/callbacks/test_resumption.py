@@ -1,0 +1,194 @@
+"""What Lightning's checkpoints leave out."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from lightning_maml.algorithms import MAML, OuterLoop
+from lightning_maml.callbacks import Checkpoint, MetricsCSV, Resumption, WholeFiles
+from lightning_maml.callbacks.loggers import code_version  # noqa: F401
+from lightning_maml.files import replacing
+from lightning_maml.inner_loops import HigherLoop
+from lightning_maml.settings import SettingError
+from tests.paths import ROOT
+from tests.unit.data.test_tasks import glyphs
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    with (path / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def log(folder: Path, *steps: int, name: str = "a") -> MetricsCSV:
+    logger = MetricsCSV(str(folder))
+    for step in steps:
+        logger.log_metrics({name: step / 10}, step)
+        logger.save()
+    return logger
+
+
+def test_what_was_logged_after_the_checkpoint_is_dropped(tmp_path: Path) -> None:
+    position = log(tmp_path, 1, 2).position
+    log(tmp_path, 3, 4, name="b")  # a new column too
+    resumed = MetricsCSV(str(tmp_path))
+    resumed.go_on_from(position)
+    assert [line["step"] for line in lines(tmp_path)] == ["1", "2"]
+    resumed.log_metrics({"b": 0.3}, 3)
+    resumed.save()
+    assert [(line["a"], line["b"]) for line in lines(tmp_path)] == [("0.1", ""), ("0.2", ""), ("", "0.3")]
+
+
+def test_half_a_line_of_a_killed_run_is_dropped(tmp_path: Path) -> None:
+    position = log(tmp_path, 1, 2).position
+    path = tmp_path / "metrics.csv"
+    path.write_text(path.read_text() + "0.3")
+    resumed = MetricsCSV(str(tmp_path))
+    resumed.go_on_from(position)
+    resumed.log_metrics({"a": 0.3}, 3)
+    resumed.save()
+    assert [line["step"] for line in lines(tmp_path)] == ["1", "2", "3"]
+
+
+def test_lines_of_another_history_are_dropped(tmp_path: Path) -> None:
+    position = log(tmp_path / "one", 1, 2).position
+    log(tmp_path / "other", 5, 6)
+    resumed = MetricsCSV(str(tmp_path / "other"))
+    resumed.go_on_from(position)
+    assert lines(tmp_path / "other") == []
+    fresh = MetricsCSV(str(tmp_path / "fresh"))
+    fresh.go_on_from(position)
+    fresh.log_metrics({"a": 0.3}, 3)
+    fresh.save()
+    assert [line["step"] for line in lines(tmp_path / "fresh")] == ["3"]
+
+
+def test_a_file_that_is_killed_while_written_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("before")
+    code = (
+        "import os, signal, sys; sys.path.insert(0, 'src'); from lightning_maml.files import replacing\n"
+        f"with replacing({str(path)!r}) as file:\n"
+        "    file.write('half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL and path.read_text() == "before"
+    with pytest.raises(ZeroDivisionError), replacing(path) as file:
+        file.write(str(1 // 0))
+    assert path.read_text() == "before" and os.listdir(tmp_path) == ["file"]
+
+
+class Noisy(nn.Module):
+    """Logs what its dropout draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(784, 5)
+        self.drawn: list[float] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.drawn.append(float(torch.rand(())))
+        return self.linear(x.flatten(1))
+
+
+def fit(
+    folder: Path, *, steps: int, ckpt_path: str | None = None, accumulate: int = 1, network: Any = None
+) -> OuterLoop:
+    torch.manual_seed(0)
+    network = network or small_network()
+    loop = HigherLoop(partial(torch.optim.SGD, lr=0.1))
+    algorithm = OuterLoop(MAML(network), loop, partial(torch.optim.Adam, lr=0.01), accumulate=accumulate)
+    last = Checkpoint(str(folder), "last")
+    trainer = pl.Trainer(
+        max_epochs=2,
+        max_steps=steps,
+        accelerator="cpu",
+        logger=[MetricsCSV(str(folder))],
+        inference_mode=False,
+        callbacks=[Resumption(0), last],
+        plugins=[WholeFiles()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        default_root_dir=str(folder),
+        limit_val_batches=0,
+    )
+    trainer.fit(algorithm, datamodule=glyphs(batches=6), ckpt_path=ckpt_path, weights_only=True)
+    return algorithm
+
+
+def small_network() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 5))
+
+
+def test_what_a_network_draws_depends_on_the_meta_batch_and_not_on_what_ran_before(tmp_path: Path) -> None:
+    whole, first, second = Noisy(), Noisy(), Noisy()
+    fit(tmp_path / "whole", steps=8, network=whole)
+    fit(tmp_path / "parts", steps=4, network=first)
+    fit(tmp_path / "parts", steps=8, ckpt_path=str(tmp_path / "parts/last.ckpt"), network=second)
+    assert whole.drawn == first.drawn + second.drawn
+    per_meta_batch = len(whole.drawn) // 8
+    assert len({tuple(whole.drawn[k : k + per_meta_batch]) for k in range(0, len(whole.drawn), per_meta_batch)}) == 8
+
+
+class SaveNow(pl.Callback):
+    """Saves a checkpoint after one meta-batch, in the middle of a meta-update."""
+
+    def __init__(self, path: Path, after: int) -> None:
+        self._path, self._after = path, after
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        if index + 1 == self._after:
+            trainer.save_checkpoint(self._path)
+
+
+def test_a_meta_update_that_was_begun_is_finished(tmp_path: Path) -> None:
+    """Saved after the fourth of six meta-batches, three of which make one meta-update."""
+
+    def run(folder: Path, callback: list[Any], ckpt_path: str | None) -> OuterLoop:
+        torch.manual_seed(0)
+        loop = HigherLoop(partial(torch.optim.SGD, lr=0.1))
+        algorithm = OuterLoop(MAML(small_network()), loop, partial(torch.optim.Adam, lr=0.01), accumulate=3)
+        trainer = pl.Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            logger=[MetricsCSV(str(folder))],
+            inference_mode=False,
+            callbacks=callback,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            enable_checkpointing=False,
+            limit_val_batches=0,
+        )
+        trainer.fit(algorithm, datamodule=glyphs(batches=6), ckpt_path=ckpt_path, weights_only=True)
+        return algorithm
+
+    whole = run(tmp_path / "whole", [SaveNow(tmp_path / "middle.ckpt", after=4)], None)
+    resumed = run(tmp_path / "parts", [], str(tmp_path / "middle.ckpt"))
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert lines(tmp_path / "whole")[-1] == lines(tmp_path / "parts")[-1]
+
+
+def test_a_new_run_in_an_old_folder_starts_its_metrics_anew(tmp_path: Path) -> None:
+    for _ in range(2):
+        fit(tmp_path, steps=3)
+    assert [line["step"] for line in lines(tmp_path)] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("value", [0, -3, 1.5])
+def test_every_n_steps_out_of_range(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(SettingError, match=f"train.checkpoint.every_n_steps={value}"):
+        Checkpoint(str(tmp_path), "last", every_n_steps=value)
