@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lightning_maml.allocator import keep_freed_memory
 from lightning_maml.settings import NonFiniteLossError, SettingError, one_line, require_at_least
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +39,7 @@ def launch(main: Callable[[], Any]) -> None:
     code being tried out.
     """
     global _show_tracebacks
+    keep_freed_memory()
     _show_tracebacks = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on rather than printing them
     load_dotenv(ROOT / ".env")

@@ -201,7 +201,7 @@ def _agrees(samples: ClassSamples, meta_dataset: Any) -> bool:
     unfinished = ClassSamples(samples.array, samples.sizes, scaled=samples.scaled)
     for index in {0, len(classes) // 2, len(classes) - 1}:
         expected = torch.as_tensor(classes[index][0][0])
-        found = unfinished.gather(torch.tensor([[samples.first_rows[index]]]))[0, 0]
+        found = unfinished.gather(torch.tensor([samples.first_rows[index]]))[0]
         if not torch.equal(found, expected):
             close(meta_dataset)
             return False

@@ -58,15 +58,15 @@ class ClassSamples:
         self.file = file
         self.first_rows = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
 
-    def gather(self, rows: Int64[Tensor, "tasks samples"]) -> Shaped[Tensor, "tasks samples *input"]:
+    def gather(self, rows: Int64[Tensor, " samples"]) -> Shaped[Tensor, "samples *input"]:
         """The inputs at these rows, as the transforms would have made them, bit for bit."""
-        array = self.array.index_select(0, rows.flatten().to(self.array.device))
+        array = self.array.index_select(0, rows.to(self.array.device))
         if self.scaled:
             # By a tensor: CUDA multiplies by the reciprocal of a number, which rounds differently.
             array = array.to(torch.float32).div_(torch.full((), 255.0, device=array.device))
         if self.finish is not None:
             array = self.finish(array)
-        return array.reshape(*rows.shape, *array.shape[1:])
+        return array
 
     def to(self, device: torch.device) -> "ClassSamples":
         """The same with its array in a device's memory."""
@@ -115,10 +115,12 @@ class SampledTasks(TaskDataset):
                 for seed in task_seeds(self.seed, self.split, indices)[:, 2].tolist()
             ]
         )
+        parts = rows[:, :, : self.shots], rows[:, :, self.shots :]
+        inputs = self.samples.gather(torch.from_numpy(np.concatenate([part.ravel() for part in parts])))
         fields: list[Tensor] = []
-        for part in (rows[:, :, : self.shots], rows[:, :, self.shots :]):
-            inputs = self.samples.gather(torch.from_numpy(part.reshape(len(indices), -1)))
-            fields += [inputs, labels.repeat_interleave(part.shape[2], dim=1).to(inputs.device)]
+        for part, x in zip(parts, inputs.split([part.size for part in parts]), strict=True):
+            y = labels.repeat_interleave(part.shape[2], dim=1)
+            fields += [x.reshape(*y.shape, *x.shape[1:]), y.to(x.device)]
         return Episodes(*fields)
 
 
