@@ -1,6 +1,6 @@
-# make train · make test · make lint · make lock · make help: each builds .venv from the lock when it must.
+# make train · make test · make lint · make bench · make lock · make help: each builds .venv from the lock when it must.
 .DEFAULT_GOAL := help
-.PHONY: help train test lint lock venv clean
+.PHONY: help train test lint bench lock venv clean
 SHELL := /bin/sh
 
 VENV := .venv
@@ -26,6 +26,10 @@ lint: $(STAMP) ## Check format (ruff), types (mypy) and floors (import-linter)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+bench: $(STAMP) ## Measure speed and exercise faults (needs Omniglot in DATASET_PATH; about ten minutes)
+	$(VENV)/bin/python benchmarks/loader.py
+	$(VENV)/bin/python benchmarks/kills.py
 
 lock: $(LOCK) ## Rewrite requirements.txt from pyproject.toml
 	$(VENV)/bin/uv pip compile pyproject.toml --universal --group dev --upgrade --no-header --no-annotate \

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from math import prod
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from tests import torchmeta_files
 from tests.integration.command import environment, run, succeed, tiny
 from tests.paths import HAS_OMNIGLOT, ROOT
 
@@ -33,7 +35,9 @@ REFERENCE = [
 
 
 def needs_omniglot(arguments: list[str]) -> bool:
-    return not any(argument.startswith(("data=", "experiment=quickstart")) for argument in arguments)
+    return not any(
+        argument.startswith(("data=", "experiment=quickstart", "experiment=sinusoid")) for argument in arguments
+    )
 
 
 def run_with_less(arguments: list[str], folder: Path) -> str:
@@ -46,6 +50,9 @@ def run_with_less(arguments: list[str], folder: Path) -> str:
 
 @pytest.mark.parametrize("arguments", RUNS, ids=" ".join)
 def test_a_command_of_the_readme(arguments: list[str], tmp_path: Path) -> None:
+    if "data.root=PATH" in arguments:
+        torchmeta_files.write("image_folder", tmp_path, samples=6)
+        arguments = [*arguments, f"data.root={tmp_path}/images"]
     if "train.pl_trainer.accelerator=gpu" in arguments and not torch.cuda.is_available():
         pytest.skip("there is no GPU")
     if any("RUN/" in argument for argument in arguments):
@@ -58,6 +65,14 @@ def test_a_command_of_the_readme(arguments: list[str], tmp_path: Path) -> None:
     assert len(re.findall(r"Meta-test, \d+ tasks", output)) == jobs
 
 
+@pytest.mark.skipif(not HAS_OMNIGLOT, reason="Omniglot is not in DATASET_PATH")
+def test_the_readmes_way_to_prepare(tmp_path: Path) -> None:
+    (line,) = [line for line in COMMANDS if "prepare.py" in line]
+    command = [sys.executable, *line.split()[1:], f"hydra.run.dir={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment())
+    assert "4,112" in done.stdout and (tmp_path / "samples.png").exists()
+
+
 @pytest.mark.parametrize("arguments", REFERENCE)
 def test_a_command_of_the_reference(arguments: str, tmp_path: Path) -> None:
     output = run_with_less(arguments.split(), tmp_path)
@@ -67,7 +82,9 @@ def test_a_command_of_the_reference(arguments: str, tmp_path: Path) -> None:
 
 def test_the_readme_has_commands_and_only_known_ones() -> None:
     assert len(RUNS) >= 12
-    assert all(line.startswith(("python src/run.py", "make train", "make test")) for line in COMMANDS)
+    assert all(
+        line.startswith(("python src/run.py", "python src/prepare.py", "make train", "make test")) for line in COMMANDS
+    )
 
 
 def test_the_makefile_runs_what_the_readme_says() -> None:
@@ -85,7 +102,7 @@ def test_the_readmes_table_lists_every_choice() -> None:
     for group in ("data", "model", "algorithm", "inner_loop", "optim", "train", "logging", "experiment"):
         (row,) = re.findall(rf"^\| `{group}` \| ([^|]*) \|", README, re.MULTILINE)
         assert set(row.replace("*", "").strip().split(", ")) == {
-            path.stem for path in (ROOT / "conf" / group).iterdir()
+            path.stem for path in (ROOT / "conf" / group).glob("*.yaml")
         }
 
 

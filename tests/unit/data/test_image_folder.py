@@ -1,0 +1,140 @@
+"""Anybody's images."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import Resize, ToTensor
+
+from lightning_maml.data import ImageFolder, MetaDataModule
+from lightning_maml.settings import SettingError
+from tests.unit.data.test_tasks import batches, glyphs
+
+SPLITS = ("train", "val", "test")
+
+
+def picture(path: Path, size: tuple[int, int] = (6, 6), mode: str = "RGB", value: int = 100) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value if mode == "L" else (value, 0, 0)).save(path)
+
+
+def flat(root: Path, classes: int = 10, samples: int = 4) -> Path:
+    for index in range(classes):
+        for sample in range(samples):
+            picture(root / f"class{index}" / f"{sample}.png", value=index)
+    return root
+
+
+def data(root: Path, **settings: Any) -> MetaDataModule:
+    datasets = {split: partial(ImageFolder, root=str(root), meta_split=split, **settings) for split in SPLITS}
+    return glyphs(
+        datasets=datasets,
+        nway=2,
+        kshot={"support": 1, "query": 1},
+        transforms=[Resize([8, 8]), ToTensor()],
+        cache="memory",
+    )
+
+
+def labels(root: Path, split: str, **settings: Any) -> list[str]:
+    return ImageFolder(str(root), 2, meta_split=split, **settings).dataset.labels
+
+
+def test_every_ending_and_mode_and_size_in_folders_of_the_splits(tmp_path: Path) -> None:
+    for split in SPLITS:
+        for name in ("a", "b"):
+            for index, ending in enumerate(("png", "JPG", "jpeg", "bmp", "webp")):
+                picture(
+                    tmp_path / split / name / f"{index}.{ending}", size=(5 + index, 9), mode="L" if index % 2 else "RGB"
+                )
+            (tmp_path / split / name / "notes.txt").write_text("not counted")
+            (tmp_path / split / name / ".hidden.png").write_text("nor this")
+    module = data(tmp_path)
+    (episodes, *_) = batches(module.test_dataloader())
+    assert episodes.support_x.shape == (4, 2, 3, 8, 8)
+    assert module._tasks["train"].samples.sizes.tolist() == [5, 5]  # type: ignore[attr-defined]
+    assert data(tmp_path, mode="L").input_shape == (1, 8, 8)
+
+
+def test_classes_are_split_by_a_seeded_ratio(tmp_path: Path) -> None:
+    root = flat(tmp_path)
+    parts = {split: labels(root, split) for split in SPLITS}
+    assert [len(part) for part in parts.values()] == [6, 2, 2]
+    assert len(set().union(*parts.values())) == 10
+    assert parts["train"] == labels(root, "train") != labels(root, "train", split_seed=1)
+    assert [len(labels(root, split, ratio=[8, 1, 1])) for split in SPLITS] == [8, 1, 1]
+
+
+def test_labels_belong_to_the_images(tmp_path: Path) -> None:
+    """The class's number is the value of its pixels."""
+    module = data(flat(tmp_path))
+    for episodes in batches(module.train_dataloader()):
+        for task in episodes.tasks():
+            values = {
+                int(y): round(float(x[0].mean() * 255)) for x, y in zip(task.support_x, task.support_y, strict=True)
+            }
+            for x, y in zip(task.query_x, task.query_y, strict=True):
+                assert round(float(x[0].mean() * 255)) == values[int(y)]
+
+
+@pytest.mark.parametrize("content", [b"", b"no image at all"])
+def test_a_file_that_is_no_image_is_named_and_skipped_only_on_request(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = flat(tmp_path) / "class3" / "broken.jpg"
+    bad.write_bytes(content)
+    with pytest.raises(SettingError, match=f"data.root={bad}: this file is no image.*data.skip_unreadable=true"):
+        data(tmp_path).setup()
+    data(tmp_path, skip_unreadable=True).setup()
+    assert f"{bad} is no image and is left out" in caplog.text
+
+
+def test_a_truncated_image_is_named_too(tmp_path: Path) -> None:
+    bad = flat(tmp_path) / "class3" / "cut.png"
+    noise = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(bad)
+    bad.write_bytes(bad.read_bytes()[:5000])
+    with pytest.raises(SettingError, match=f"data.root={bad}: this file is no image"):
+        data(tmp_path).setup()
+    module = data(tmp_path, skip_unreadable=True)
+    module.setup()
+    assert all(tasks.samples.sizes.max() == 4 for tasks in module._tasks.values())  # type: ignore[attr-defined]
+
+
+def test_a_class_with_too_few_images_is_named(tmp_path: Path) -> None:
+    for split in SPLITS:
+        flat(tmp_path / split, classes=2)
+    for sample in (1, 2, 3):
+        (tmp_path / "val" / "class1" / f"{sample}.png").unlink()
+    with pytest.raises(SettingError, match="class class1 of the val split has 1 samples"):
+        data(tmp_path).setup()
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "message"),
+    [
+        (lambda root: root / "nowhere", {}, "data.root=.*nowhere: there is no such folder"),
+        (lambda root: root, {}, "data.root=.*has no sub-folders"),
+        (lambda root: flat(root / "train").parent, {}, "it has no sub-folder val"),
+        (lambda root: flat(root), {"ratio": [1, 1]}, "data.ratio=.*three shares"),
+        (lambda root: flat(root), {"ratio": [1, 0, 1]}, "the val split gets none of the 10 classes"),
+    ],
+)
+def test_folders_that_cannot_work(tmp_path: Path, make: Any, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        data(make(tmp_path), **settings).setup()
+
+
+def test_rotated_classes_of_square_images(tmp_path: Path) -> None:
+    from torchmeta.transforms import Rotation
+
+    root = flat(tmp_path)
+    classes = ImageFolder(
+        str(root), 2, meta_train=True, transform=ToTensor(), class_augmentations=[Rotation([90])]
+    ).dataset
+    assert len(classes) == 12
+    assert torch.equal(classes[7][0][0], classes[1][0][0].rot90(1, dims=(1, 2)))
