@@ -118,7 +118,7 @@ class SampledTasks(TaskDataset):
         parts = rows[:, :, : self.shots], rows[:, :, self.shots :]
         inputs = self.samples.gather(torch.from_numpy(np.concatenate([part.ravel() for part in parts])))
         fields: list[Tensor] = []
-        for part, x in zip(parts, inputs.split([part.size for part in parts]), strict=True):
+        for part, x in zip(parts, torch.split(inputs, [part.size for part in parts]), strict=True):
             y = labels.repeat_interleave(part.shape[2], dim=1)
             fields += [x.reshape(*y.shape, *x.shape[1:]), y.to(x.device)]
         return Episodes(*fields)

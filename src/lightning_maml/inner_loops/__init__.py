@@ -2,5 +2,16 @@
 
 from lightning_maml.inner_loops.contracts import InnerLoop, Learner, Objective, Parameters, Trajectory
 from lightning_maml.inner_loops.higher_loop import HigherLoop
+from lightning_maml.inner_loops.recompute_loop import RecomputeLoop
+from lightning_maml.inner_loops.vectorized_loop import VectorizedLoop
 
-__all__ = ["HigherLoop", "InnerLoop", "Learner", "Objective", "Parameters", "Trajectory"]
+__all__ = [
+    "HigherLoop",
+    "InnerLoop",
+    "Learner",
+    "Objective",
+    "Parameters",
+    "RecomputeLoop",
+    "Trajectory",
+    "VectorizedLoop",
+]

@@ -120,7 +120,8 @@ class InnerLoop(Protocol):
 
 @dataclass
 class TaskRecord:
-    """The losses and accuracies of one task while they come in, one value per step."""
+    """The losses and accuracies of one task, or of several at once, while they come in: at each step a value `[]`, or
+    one for each task `[tasks]`."""
 
     support_loss: list[Tensor]
     query_loss: list[Tensor]
@@ -128,9 +129,10 @@ class TaskRecord:
     query_accuracy: list[Tensor]
 
     @classmethod
-    def empty(cls, task: Task, steps: int) -> "TaskRecord":
+    def empty(cls, data: Task | Episodes, steps: int) -> "TaskRecord":
         """All NaN: nothing computed yet."""
-        unknown = torch.full((), torch.nan, dtype=task.support_x.dtype, device=task.support_x.device)
+        shape = (data.num_tasks,) if isinstance(data, Episodes) else ()
+        unknown = torch.full(shape, torch.nan, dtype=data.support_x.dtype, device=data.support_x.device)
         return cls(*([unknown] * (steps + 1) for _ in fields(cls)))
 
     def add(self, split: str, step: int, loss: Tensor, output: Tensor, y: Tensor) -> None:
@@ -140,16 +142,19 @@ class TaskRecord:
             getattr(self, f"{split}_accuracy")[step] = accuracy(output.detach(), y)
 
 
-def accuracy(logits: Float[Tensor, "samples ways"], y: Shaped[Tensor, " samples"]) -> Float[Tensor, ""]:
+def accuracy(
+    logits: Float[Tensor, "*tasks samples ways"], y: Shaped[Tensor, "*tasks samples"]
+) -> Float[Tensor, "*tasks"]:
     """The fraction of samples whose largest logit is that of their class."""
-    return (logits.argmax(dim=-1) == y).to(logits.dtype).mean()
+    return (logits.argmax(dim=-1) == y).to(logits.dtype).mean(dim=-1)
 
 
 def stack_records(records: list[TaskRecord], *, classification: bool) -> Trajectory:
     """The records of all tasks as one `Trajectory`."""
 
     def stack(name: str) -> Tensor:
-        return torch.stack([torch.stack(getattr(record, name)) for record in records])
+        each = [torch.stack(getattr(record, name), dim=-1) for record in records]
+        return torch.cat([values.reshape(-1, values.shape[-1]) for values in each])
 
     return Trajectory(
         support_loss=stack("support_loss"),

@@ -1,0 +1,32 @@
+"""All tasks of a chunk at once."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_maml.inner_loops.chunk import Chunk
+from lightning_maml.inner_loops.contracts import Parameters, TaskRecord
+from lightning_maml.inner_loops.functional_loop import ChunkSize, FunctionalLoop
+from lightning_maml.inner_loops.unrolled import Adaptation, unroll
+
+
+class VectorizedLoop(FunctionalLoop):
+    """`HigherLoop`'s gradient for SGD, unrolled, with many tasks in every operation; see `ManyTasks` for how.
+
+    Args:
+        inner_optimizer: a partial of `torch.optim.SGD`, with momentum, Nesterov, weight decay and dampening as there.
+        chunk_size: tasks at once; their graphs are in memory together. "auto" takes all of the meta-batch, and halves
+            them where they do not fit into the accelerator.
+
+    Raises:
+        SettingError: for another inner optimizer, or a chunk size below 1.
+    """
+
+    def __init__(self, inner_optimizer: Callable[..., Optimizer], chunk_size: ChunkSize = "auto") -> None:
+        super().__init__(inner_optimizer, chunk_size, vectorized=True)
+
+    def gradients(self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord) -> list[Tensor]:
+        total = unroll(adaptation, meta, chunk, record)
+        return list(torch.autograd.grad(total, list(meta.values()), materialize_grads=True))
