@@ -14,8 +14,11 @@ class SettingError(ValueError):
     lightning_maml.settings.SettingError: data.datamodule.nway=50: the val split has 20 classes; choose at most 20
     """
 
-    def __init__(self, setting: str, value: object, remedy: str) -> None:
-        super().__init__(f"{setting}={value}: {remedy}")
+    def __init__(self, setting: str, value: object = None, remedy: str | None = None) -> None:
+        if remedy is None:  # made again from its text, with a traceback before it, by a data loader for its worker
+            super().__init__(setting.rpartition("SettingError: ")[2])
+        else:
+            super().__init__(f"{setting}={value}: {remedy}")
 
 
 class NonFiniteLossError(ArithmeticError):

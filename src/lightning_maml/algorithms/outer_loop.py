@@ -122,7 +122,9 @@ class OuterLoop(pl.LightningModule):
         self.log_dict({f"metatest/{name}": value for name, value in metrics.items()} | self._step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Between the meta-batches of one meta-update, keep the gradient so far."""
+        """Keep what the inner loop has chosen and, between the meta-batches of one meta-update, the gradient so far."""
+        if hasattr(self.inner_loop, "state_dict"):
+            checkpoint["inner_loop"] = self.inner_loop.state_dict()
         if self._accumulated:
             gradients = {name: p.grad for name, p in self.learner.meta_parameters().items() if p.grad is not None}
             checkpoint["accumulated"] = {
@@ -132,6 +134,13 @@ class OuterLoop(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._resumed = checkpoint.get("accumulated")
+        if hasattr(self.inner_loop, "load_state_dict"):
+            self.inner_loop.load_state_dict(checkpoint.get("inner_loop", {}))
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Keep the gradient of a meta-update that a validation interrupts."""
+        if not self._accumulated:
+            super().on_validation_model_zero_grad()
 
     def on_train_start(self) -> None:
         if self._resumed is not None:

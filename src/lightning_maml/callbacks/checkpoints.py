@@ -25,6 +25,17 @@ class WholeFiles(TorchCheckpointIO):
             torch.save(checkpoint, file)
 
 
+def validation_follows(trainer: pl.Trainer) -> bool:
+    """Whether Lightning validates after the meta-batch that it has just trained on."""
+    if not trainer.enable_validation:
+        return False
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress
+    every = trainer.check_val_every_n_epoch
+    if every is None:
+        return bool(batches.total.ready % trainer.val_check_batch == 0)
+    return (trainer.current_epoch + 1) % every == 0 and batches.current.ready % trainer.val_check_batch == 0
+
+
 class Checkpoint(ModelCheckpoint):
     """One file in the run's folder, rewritten after validations: the best by `monitor`, or without one the last.
 
@@ -79,6 +90,8 @@ class Checkpoint(ModelCheckpoint):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         super().on_train_batch_end(trainer, *args)
+        if validation_follows(trainer):
+            return  # and the checkpoint after it; from one before it, a resumed run would leave it out
         # Steps or time end the run here. At its very end Lightning would take the epoch for complete.
         ends = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
         if ends or (self._every_n_steps and trainer.global_step % self._every_n_steps == 0):

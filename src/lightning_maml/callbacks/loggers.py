@@ -40,10 +40,15 @@ class _MetricsWriter(ExperimentWriter):
         super().save()
 
     def go_on_from(self, rows: int, last: dict[str, str] | None) -> None:
-        """Keep as many lines as there were at a checkpoint, if the line that was last then is still where it was."""
+        """Keep as many lines as there were at a checkpoint, if the line that was last then is still where it was; if
+        not, this is another run's file, which is set aside."""
         found = self._read()
         kept = found[:rows] if rows <= len(found) and rows and found[rows - 1] == last else []
-        if found != kept or self._torn():
+        if found and not kept:
+            os.replace(self.metrics_file_path, f"{self.metrics_file_path}.before")
+            log.info("what metrics.csv held of another run is in metrics.csv.before")
+            self.metrics_keys = []
+        elif found != kept or self._torn():
             self._write(kept)
         self._take_over(kept)
 

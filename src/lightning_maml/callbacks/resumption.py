@@ -50,9 +50,9 @@ class Resumption(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if trainer.state.fn == "fit":
+        if trainer.state.fn == "fit" and _KEY in checkpoint:
             for logger in _metrics_csv(trainer):
-                logger.go_on_from(checkpoint.get(_KEY, {"rows": 0, "last": None}))
+                logger.go_on_from(checkpoint[_KEY])
 
     def _seed_torch(self, trainer: pl.Trainer, stage: str, epoch: int, batch: int) -> None:
         place = (self._seed, _STREAMS[stage], epoch, batch, trainer.global_rank)

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 from torchmeta.transforms import Categorical
+from torchmeta.utils.data import CombinationMetaDataset
 from torchvision.transforms import Compose
 
 from lightning_maml.data.cache import in_memory, on_disk
@@ -18,7 +19,7 @@ from lightning_maml.data.generators import SPLITS
 from lightning_maml.data.loader import EpisodeLoader
 from lightning_maml.data.preparation import can_prepare, ensure_prepared, prepare
 from lightning_maml.data.samples import ClassSamples, RandomTransformsError, SampledTasks, split_off_normalize
-from lightning_maml.data.source import class_sizes, create, is_about_a_file, reading_errors
+from lightning_maml.data.source import class_name, class_sizes, create, is_about_a_file, reading_errors
 from lightning_maml.data.tasks import ClassTasks, RegressionTasks, TaskDataset, TaskSampler
 from lightning_maml.episodes import Episodes
 from lightning_maml.settings import SettingError, one_line, require_at_least
@@ -112,7 +113,16 @@ class MetaDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Build and check the datasets of all three splits, once."""
-        if not self._tasks:
+        if self._tasks:
+            return
+        try:
+            self._tasks = {split: self._build(split) for split in SPLITS}
+        except RandomTransformsError:
+            log.info(
+                "the transforms are random: images are read anew for each task, not cached "
+                "(data.datamodule.num_workers helps)"
+            )
+            self._cache = "none"
             self._tasks = {split: self._build(split) for split in SPLITS}
 
     @property
@@ -216,10 +226,9 @@ class MetaDataModule(pl.LightningDataModule):
                 class_augmentations=augmentations,
             )
 
-        samples = None
-        if self._cache != "none" and isinstance(target_transform, Categorical):
+        meta_dataset, samples = opened(transforms), None
+        if self._cache != "none" and _draws_as_torchmeta(meta_dataset, ways):
             samples = self._samples(opened, make, split, transforms, augmentations)
-        meta_dataset = opened(transforms)
         sizes = class_sizes(meta_dataset) if samples is None else samples.sizes.tolist()
         if ways > len(sizes):
             raise SettingError(
@@ -230,7 +239,7 @@ class MetaDataModule(pl.LightningDataModule):
             raise SettingError(
                 f"{_PREFIX}.kshot",
                 f"{{support: {shots}, query: {queries}}}",
-                f"{_class_name(meta_dataset, sizes.index(smallest))} of the {split} split has {smallest} samples; "
+                f"{class_name(meta_dataset, sizes.index(smallest))} of the {split} split has {smallest} samples; "
                 "support + query can be at most that",
             )
         seed = self._seeds[split]
@@ -240,30 +249,23 @@ class MetaDataModule(pl.LightningDataModule):
 
     def _samples(
         self, opened: Callable[..., Any], make: Any, split: str, transforms: list[Any], augmentations: Any
-    ) -> ClassSamples | None:
-        """Every sample of the split, cached; None if the transforms are random."""
+    ) -> ClassSamples:
+        """Every sample of the split, cached."""
         transforms, finish = split_off_normalize(transforms)
         meta_dataset = opened(transforms)
-        try:
-            if self._cache == "memory":
-                return in_memory(meta_dataset, split, finish)
-            return on_disk(meta_dataset, (make, transforms, augmentations), split, finish, self._cache_dir)
-        except RandomTransformsError:
-            log.info(
-                "the %s split's transforms are random: its images are read anew for each task, not cached "
-                "(data.datamodule.num_workers helps)",
-                split,
-            )
-            return None
+        if self._cache == "memory":
+            return in_memory(meta_dataset, split, finish)
+        return on_disk(meta_dataset, (make, transforms, augmentations), split, finish, self._cache_dir)
 
 
-def _class_name(meta_dataset: Any, index: int) -> str:
-    """A class as its dataset calls it, if it does."""
-    labels = getattr(meta_dataset.dataset, "labels", None)
-    if labels is None:
-        return f"class {index}"
-    label = labels[index % len(labels)]
-    return f"class {'/'.join(label) if isinstance(label, list | tuple) else label}"
+def _draws_as_torchmeta(meta_dataset: Any, ways: int) -> bool:
+    """Whether tasks are put together in torchmeta's own way, which is what is gathered from a cache."""
+    return (
+        type(meta_dataset).__getitem__ is CombinationMetaDataset.__getitem__
+        and meta_dataset.dataset_transform is None
+        and type(meta_dataset.target_transform) is Categorical
+        and meta_dataset.target_transform.num_classes in (None, ways)
+    )
 
 
 def _position(trainer: pl.Trainer) -> tuple[int, int]:

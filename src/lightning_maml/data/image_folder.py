@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torchmeta.utils.data import ClassDataset, CombinationMetaDataset, Dataset
 
 from lightning_maml.data.generators import SPLITS
-from lightning_maml.settings import SettingError, one_line
+from lightning_maml.settings import SettingError, one_line, require_at_least
 
 log = logging.getLogger(__name__)
 
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises over files
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
@@ -71,6 +72,11 @@ class ImageFolderClassDataset(ClassDataset):  # type: ignore[misc]
 
     def read(self, root: Path, mode: str, ratio: Sequence[float], seed: int, *, skip_unreadable: bool) -> None:
         """Find the classes of this split and their images."""
+        require_at_least(0, data__split_seed=seed)
+        try:
+            Image.new(mode, (1, 1))
+        except (ValueError, KeyError) as error:
+            raise SettingError("data.mode_of_images", mode, "choose RGB, or L for grey") from error
         self._mode = mode
         folders = _folders_of_split(root, self.meta_split, ratio, seed)
         self.labels = [folder.name for folder in folders]
@@ -106,7 +112,7 @@ class _ImagesOfClass(Dataset):  # type: ignore[misc]
         try:
             with Image.open(self._files[index]) as file:
                 image: Any = file.convert(self._mode)
-        except (OSError, ValueError) as error:
+        except _UNREADABLE as error:
             raise _no_image(self._files[index], error) from error
         if self.transform is not None:
             image = self.transform(image)
@@ -124,7 +130,8 @@ def _folders_of_split(root: Path, split: str, ratio: Sequence[float], seed: int)
         if not named.is_dir():
             raise SettingError("data.root", root, f"it has no sub-folder {split}; it needs train, val and test")
         return _classes(named)
-    if len(ratio) != len(SPLITS) or min(ratio) < 0 or not sum(ratio) > 0:
+    numbers = isinstance(ratio, Sequence) and all(isinstance(share, int | float) for share in ratio)
+    if not numbers or len(ratio) != len(SPLITS) or min(ratio) < 0 or not sum(ratio) > 0:
         raise SettingError("data.ratio", ratio, "give three shares: of train, val and test")
     classes = _classes(root)
     order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(classes))
@@ -153,12 +160,14 @@ def _images(folder: Path, *, skip_unreadable: bool) -> list[Path]:
             with Image.open(path) as image:
                 if skip_unreadable:
                     image.load()
-        except (UnidentifiedImageError, OSError) as error:
+        except _UNREADABLE as error:
             if not skip_unreadable:
                 raise _no_image(path, error) from error
             log.warning("%s is no image and is left out", path)
         else:
             images.append(path)
+    if not images:
+        raise SettingError("data.root", folder, f"there are no images in this class's folder ({', '.join(ENDINGS)})")
     return images
 
 

@@ -51,13 +51,13 @@ def broken_files(folder: Path) -> list[Path]:
     ]
 
 
-def data_files(folder: Path) -> list[Path]:
-    """All files under a folder, in a fixed order, but for hidden ones, links and what was set aside."""
+def data_files(folder: Path, *, links: bool = False) -> list[Path]:
+    """All files under a folder, in a fixed order; hidden ones, broken ones and, unless asked for, links left out."""
     found = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, followlinks=links):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
-    return [path for path in found if path.suffix != ".broken" and not path.is_symlink()]
+    return [path for path in found if path.suffix != ".broken" and (path.is_file() if links else not path.is_symlink())]
 
 
 def _is(path: Path, recorded: dict[str, Any]) -> bool:

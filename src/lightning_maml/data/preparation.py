@@ -6,8 +6,10 @@ the target; what it has finished is read through, recorded in a manifest, and on
 every file that exists is complete. Archives are moved as soon as their checksums are right, and not fetched again.
 """
 
+import errno
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -160,7 +162,7 @@ def _archives_kept(make: Any, aside: Path, root: Path) -> Iterator[None]:
                 if not check_integrity(fresh, md5):
                     raise BrokenFilesError(f"{filename} arrived damaged")
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                fresh.replace(kept)
+                _move(fresh, kept)
             fresh.parent.mkdir(parents=True, exist_ok=True)
             fresh.symlink_to(kept)
 
@@ -219,18 +221,37 @@ def _fault(path: Path) -> str | None:
 
 def _publish(fresh: Path, target: Path) -> None:
     """Move what was prepared into place, setting aside what is broken there."""
-    files = (read_manifest(target) or {}) | record(fresh)
     target.mkdir(parents=True, exist_ok=True)
-    suspects = set(broken_files(target))
+    suspects, before, new = set(broken_files(target)), read_manifest(target) or {}, record(fresh)
+    whole = {name: recorded for name, recorded in before.items() if target / name not in suspects}
+    same = {name for name in new if name in whole and whole[name]["blake2b"] == new[name]["blake2b"]}
+    # First the manifest: if this is killed on the way, the files that are not moved yet do not agree with it.
+    write_manifest(target, new | {name: whole[name] for name in whole if name in same or name not in new})
     for path in data_files(fresh):
         place = target / path.relative_to(fresh)
+        if str(path.relative_to(fresh)) in same:
+            continue
         if place.exists() and (place in suspects or _fault(place) is not None):
             broken = place.with_name(f"{place.name}.broken")
             place.replace(broken)
             log.warning("%s was broken; it is set aside as %s", place, broken.name)
         place.parent.mkdir(parents=True, exist_ok=True)
+        _move(path, place)
+
+
+def _move(path: Path, place: Path) -> None:
+    """Rename a file, or where the target lies on another file system, copy it beside its place first."""
+    try:
         path.replace(place)
-    write_manifest(target, files)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = place.with_name(f".{place.name}.new")
+        shutil.copy2(path, beside)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(place)
+        path.unlink()
 
 
 def _by_hand(make: Any) -> str:

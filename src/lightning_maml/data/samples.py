@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms import Normalize, v2
 
 from lightning_maml.data.generators import global_generators_kept, task_samples, task_seeds
-from lightning_maml.data.source import close
+from lightning_maml.data.source import class_name, class_sizes, close
 from lightning_maml.data.tasks import TaskDataset
 from lightning_maml.episodes import Episodes
 from lightning_maml.settings import SettingError
@@ -150,12 +150,15 @@ def materialize(meta_dataset: Any, split: str, allocate: Allocate) -> tuple[np.n
     """
     classes = meta_dataset.dataset
     with global_generators_kept() as drawn:
+        sizes = class_sizes(meta_dataset)
+        if 0 in sizes:
+            name = class_name(meta_dataset, sizes.index(0))
+            raise SettingError(
+                f"data.datamodule.datasets.{split}", type(meta_dataset).__name__, f"{name} has no samples"
+            )
         first = _as_tensor(classes[0][0][0])
-        again = _as_tensor(classes[0][0][0])
-        if drawn() or not _same_bits(first, again):
+        if drawn():
             raise RandomTransformsError
-        sizes = [len(classes[index]) for index in range(classes.num_classes)]
-        sizes *= len(classes) // classes.num_classes
         shape = (sum(sizes), *first.shape)
         try:
             if first.dtype == torch.float32:
@@ -192,7 +195,11 @@ def _fill(
                     f"another sample is {[*array.shape[1:]]}; end with samples of one shape, "
                     "e.g. by torchvision.transforms.Resize with a size of [height, width]",
                 )
-        encoded = encode(torch.stack(block)) if block else np.empty((0, *array.shape[1:]))
+        # Twice: a transform may draw from a generator of its own, which no global state tells of.
+        twice = index % len(block)
+        if not same_bits(_as_tensor(samples[twice][0]), block[twice]):
+            raise RandomTransformsError
+        encoded = encode(torch.stack(block))
         if encoded is None:
             return None
         array[row : row + len(block)] = encoded
@@ -213,9 +220,9 @@ def _as_tensor(sample: Any) -> Tensor:
 def _as_bytes(block: Tensor) -> np.ndarray | None:
     """Bytes b with b / 255 equal to the block bit for bit; None if there are none."""
     encoded = (block * 255).round_().clamp_(0, 255).to(torch.uint8)
-    return encoded.numpy() if _same_bits(encoded.to(torch.float32).div_(255), block) else None
+    return encoded.numpy() if same_bits(encoded.to(torch.float32).div_(255), block) else None
 
 
-def _same_bits(one: Tensor, other: Tensor) -> bool:
+def same_bits(one: Tensor, other: Tensor) -> bool:
     """Equal in every bit: NaN equals itself, and 0 is not −0."""
     return one.shape == other.shape and one.numpy().tobytes() == other.numpy().tobytes()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from PIL import UnidentifiedImageError
 from torchmeta.utils.data import ClassDataset
 
 from lightning_maml.settings import SettingError, one_line
@@ -68,12 +69,26 @@ def close(meta_dataset: Any) -> None:
 
 
 def is_about_a_file(error: BaseException) -> bool:
-    """Whether h5py, Pillow or json could not make sense of a file; other errors are nobody's data."""
-    if isinstance(error, FileNotFoundError | json.JSONDecodeError | EOFError):
-        return True
-    if not isinstance(error, OSError | KeyError | ValueError) or getattr(error, "errno", None) == errno.ENOSPC:
+    """Whether h5py, Pillow or json could not make sense of a dataset's file; a transform's errors are not about it."""
+    if not isinstance(error, OSError | KeyError | ValueError | EOFError | SyntaxError):
         return False
-    return _raised_in(error, "h5py", "PIL")
+    if isinstance(error, FileNotFoundError | json.JSONDecodeError):
+        readers = [Path(frame.filename).parts for frame in traceback.extract_tb(error.__traceback__)]
+        return "torchmeta" in next(parts for parts in reversed(readers) if "json" not in parts)
+    if isinstance(error, UnidentifiedImageError):
+        return True
+    raised = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    decoding = "PIL" in raised.parts and (raised.stem == "ImageFile" or raised.stem.endswith("Plugin"))
+    return decoding or ("h5py" in raised.parts and getattr(error, "errno", None) != errno.ENOSPC)
+
+
+def class_name(meta_dataset: Any, index: int) -> str:
+    """A class as its dataset calls it, if it does."""
+    labels = getattr(meta_dataset.dataset, "labels", None)
+    if labels is None:
+        return f"class {index}"
+    label = labels[index % len(labels)]
+    return f"class {'/'.join(label) if isinstance(label, list | tuple) else label}"
 
 
 @contextmanager
@@ -95,7 +110,7 @@ def reading_errors(make: Callable[..., Any], setting: str) -> Iterator[None]:
             f"{error.filename or root} is not accessible ({error.strerror}); set DATASET_PATH to a folder that you "
             "may read",
         ) from error
-    except (OSError, KeyError, EOFError, ValueError) as error:
+    except (OSError, KeyError, EOFError, ValueError, SyntaxError) as error:
         if "root" not in settings or not is_about_a_file(error):
             raise
         raise SettingError(

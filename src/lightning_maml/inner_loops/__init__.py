@@ -1,11 +1,13 @@
 """How a task adapts, and how the outer gradient flows back."""
 
+from lightning_maml.inner_loops.auto_loop import AutoLoop
 from lightning_maml.inner_loops.contracts import InnerLoop, Learner, Objective, Parameters, Trajectory
 from lightning_maml.inner_loops.higher_loop import HigherLoop
 from lightning_maml.inner_loops.recompute_loop import RecomputeLoop
 from lightning_maml.inner_loops.vectorized_loop import VectorizedLoop
 
 __all__ = [
+    "AutoLoop",
     "HigherLoop",
     "InnerLoop",
     "Learner",

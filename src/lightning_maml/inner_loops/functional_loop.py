@@ -1,9 +1,12 @@
 """What the loops share that differentiate SGD themselves: chunks of tasks, one after another."""
 
+import copy
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+import psutil
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -15,7 +18,12 @@ from lightning_maml.inner_loops.sgd import FunctionalSGD
 from lightning_maml.inner_loops.unrolled import Adaptation, evaluate
 from lightning_maml.settings import SettingError, require_at_least
 
+log = logging.getLogger(__name__)
+
 ChunkSize = int | Literal["auto"]
+
+
+_TOLERANCE = 1e-6  # rounding in float64 stays below 1e-9, a wrong derivative rule above 1e-5
 
 
 class FunctionalLoop(ABC):
@@ -23,7 +31,7 @@ class FunctionalLoop(ABC):
 
     Args:
         inner_optimizer: a partial of `torch.optim.SGD`.
-        chunk_size: tasks at once; "auto" takes all, and halves them where they do not fit into the accelerator.
+        chunk_size: tasks at once; "auto" takes as many as fit into half of the free memory.
         vectorized: whether the tasks of a chunk are computed at once; if not, chunks are single tasks.
     """
 
@@ -35,6 +43,7 @@ class FunctionalLoop(ABC):
         self._sgd = FunctionalSGD(inner_optimizer)
         self._chunk_size: int | None = None if chunk_size == "auto" else int(chunk_size)
         self._vectorized = vectorized
+        self._is_checked = not vectorized
 
     def __call__(
         self, learner: Learner, episodes: Episodes, *, steps: int, objective: Objective | None = None
@@ -47,38 +56,87 @@ class FunctionalLoop(ABC):
         require_at_least(0, algorithm__num_inner_steps=steps)
         if objective is not None:
             objective.require_within(steps)
-        # Leaves that share θ's storage: hooks on θ itself (W&B's, DDP's) see the outer loop's backward alone.
-        meta = {name: theta.detach().requires_grad_() for name, theta in learner.meta_parameters().items()}
+        if objective is not None and not self._is_checked:
+            self._check(learner, episodes, steps, objective)
+            self._is_checked = True
+        meta = _leaves(learner)
+        adaptation = Adaptation(learner, self._sgd, objective or Objective({}, {}), steps)
+        if objective is not None and self._vectorized and self._chunk_size is None:
+            self._chunk_size = self._fitting(adaptation, meta, episodes)
         while True:
             try:
-                return self._in_chunks(learner, meta, episodes, steps, objective)
+                return self._in_chunks(adaptation, meta, episodes, evaluation=objective is None)
             except torch.OutOfMemoryError as error:
                 size = self._size(episodes)
                 if not self._vectorized or size == 1:
                     raise SettingError(
                         "inner_loop.chunk_size",
                         size,
-                        "the accelerator's memory does not hold a single task; use "
-                        "inner_loop=recompute, or fewer shots, queries or inner steps",
+                        "the accelerator's memory does not hold a single task; use inner_loop=recompute, or fewer "
+                        "shots, queries or inner steps",
                     ) from error
                 self._chunk_size = size // 2
                 torch.cuda.empty_cache()
+
+    def _fitting(self, adaptation: Adaptation, meta: Parameters, episodes: Episodes) -> int:
+        """As many tasks as half of the free memory holds, by what one of them keeps for its gradient."""
+        kept: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        chunk = ManyTasks(adaptation.learner, Episodes(*(field[:1] for field in episodes)))
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            self.gradients(adaptation, meta, chunk, TaskRecord.empty(chunk.data, adaptation.steps))
+        fits = int(_free_memory(episodes.support_x.device) / 2 / max(sum(kept.values()), 1))
+        size = max(1, min(fits, episodes.num_tasks))
+        if size < episodes.num_tasks:
+            log.info("%s tasks at once, of %s: more do not fit into the free memory", size, episodes.num_tasks)
+        return size
+
+    def _check(self, learner: Learner, episodes: Episodes, steps: int, objective: Objective) -> None:
+        """Compare the gradient of two tasks at once with that of the same two one by one, in float64, on a copy.
+
+        Raises:
+            SettingError: if they disagree beyond rounding.
+        """
+        learner = copy.deepcopy(learner).double().eval()  # without dropout, which draws differently for each task
+        some = Episodes(*(field[:2].double() if field.is_floating_point() else field[:2] for field in episodes))
+        adaptation = Adaptation(learner, self._sgd, objective, steps)
+        meta = _leaves(learner)
+
+        def gradient(chunks: list[Chunk]) -> Tensor:
+            parts = [self.gradients(adaptation, meta, chunk, TaskRecord.empty(chunk.data, steps)) for chunk in chunks]
+            return torch.stack([torch.cat([value.flatten() for value in part]) for part in parts]).sum(dim=0)
+
+        with torch.enable_grad(), torch.autocast(some.support_x.device.type, enabled=False):
+            together = gradient([ManyTasks(learner, some)])
+            apart = gradient([SingleTask(learner, task) for task in some.tasks()])
+        error = float((together - apart).norm() / apart.norm().clamp_min(1e-30))
+        if not error < _TOLERANCE:
+            raise SettingError(
+                "inner_loop",
+                "vectorized",
+                f"for this network its gradient differs from that of single tasks by {error:.1e}, relatively; use "
+                "inner_loop=higher, and please report the network",
+            )
 
     @abstractmethod
     def gradients(self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord) -> list[Tensor]:
         """The gradient of the objective, summed over the chunk's tasks, in the order of `meta`."""
 
     def _in_chunks(
-        self, learner: Learner, meta: Parameters, episodes: Episodes, steps: int, objective: Objective | None
+        self, adaptation: Adaptation, meta: Parameters, episodes: Episodes, *, evaluation: bool
     ) -> tuple[Trajectory, dict[str, Tensor] | None]:
-        adaptation = Adaptation(learner, self._sgd, objective or Objective({}, {}), steps)
         sums: list[Tensor] | None = None
         records = []
         with torch.enable_grad():
-            for chunk in self._chunks(learner, episodes):
-                record = TaskRecord.empty(chunk.data, steps)
+            for chunk in self._chunks(adaptation.learner, episodes):
+                record = TaskRecord.empty(chunk.data, adaptation.steps)
                 records.append(record)
-                if objective is None:
+                if evaluation:
                     evaluate(adaptation, meta, chunk, record)
                     continue
                 gradients = self.gradients(adaptation, meta, chunk, record)
@@ -98,3 +156,15 @@ class FunctionalLoop(ABC):
         size = self._size(episodes)
         for first in range(0, episodes.num_tasks, size):
             yield ManyTasks(learner, Episodes(*(field[first : first + size] for field in episodes)))
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes that a device, or the machine, has free."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def _leaves(learner: Learner) -> dict[str, Tensor]:
+    """Leaves that share θ's storage: hooks on θ itself (W&B's, DDP's) see the outer loop's backward alone."""
+    return {name: theta.detach().requires_grad_() for name, theta in learner.meta_parameters().items()}

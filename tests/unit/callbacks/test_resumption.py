@@ -16,7 +16,6 @@ from torch import nn
 
 from lightning_maml.algorithms import MAML, OuterLoop
 from lightning_maml.callbacks import Checkpoint, MetricsCSV, Resumption, WholeFiles
-from lightning_maml.callbacks.loggers import code_version  # noqa: F401
 from lightning_maml.files import replacing
 from lightning_maml.inner_loops import HigherLoop
 from lightning_maml.settings import SettingError
@@ -64,7 +63,8 @@ def test_lines_of_another_history_are_dropped(tmp_path: Path) -> None:
     log(tmp_path / "other", 5, 6)
     resumed = MetricsCSV(str(tmp_path / "other"))
     resumed.go_on_from(position)
-    assert lines(tmp_path / "other") == []
+    assert not (tmp_path / "other" / "metrics.csv").exists()
+    assert (tmp_path / "other" / "metrics.csv.before").read_text().count("\n") == 3
     fresh = MetricsCSV(str(tmp_path / "fresh"))
     fresh.go_on_from(position)
     fresh.log_metrics({"a": 0.3}, 3)
@@ -131,6 +131,7 @@ def small_network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 5))
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_what_a_network_draws_depends_on_the_meta_batch_and_not_on_what_ran_before(tmp_path: Path) -> None:
     whole, first, second = Noisy(), Noisy(), Noisy()
     fit(tmp_path / "whole", steps=8, network=whole)
@@ -182,10 +183,61 @@ def test_a_meta_update_that_was_begun_is_finished(tmp_path: Path) -> None:
     assert lines(tmp_path / "whole")[-1] == lines(tmp_path / "parts")[-1]
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_new_run_in_an_old_folder_starts_its_metrics_anew(tmp_path: Path) -> None:
     for _ in range(2):
         fit(tmp_path, steps=3)
     assert [line["step"] for line in lines(tmp_path)] == ["1", "2", "3"]
+
+
+def validated(folder: Path, *, epochs: int, ckpt_path: str | None = None, **settings: Any) -> pl.Trainer:
+    """Six meta-batches an epoch, each followed by a validation; a checkpoint every three meta-updates."""
+    torch.manual_seed(0)
+    loop = HigherLoop(partial(torch.optim.SGD, lr=0.1))
+    accumulate = settings.pop("accumulate", 1)
+    algorithm = OuterLoop(MAML(small_network()), loop, partial(torch.optim.Adam, lr=0.3), accumulate=accumulate)
+    best = Checkpoint(str(folder), "best", monitor="metaval/outer_loss")
+    last = Checkpoint(str(folder), "last", every_n_steps=3)
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=[MetricsCSV(str(folder))],
+        inference_mode=False,
+        callbacks=[Resumption(0), best, last],
+        plugins=[WholeFiles()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        default_root_dir=str(folder),
+        **settings,
+    )
+    trainer.fit(algorithm, datamodule=glyphs(batches=6), ckpt_path=ckpt_path, weights_only=True)
+    return trainer
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize("settings", [{}, {"val_check_interval": 3}, {"check_val_every_n_epoch": 2}])
+def test_a_checkpoint_by_steps_does_not_stand_in_for_the_one_after_a_validation(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    validated(tmp_path / "whole", epochs=3, **settings)
+    validated(tmp_path / "parts", epochs=1, **settings)
+    validated(tmp_path / "parts", epochs=3, ckpt_path=str(tmp_path / "parts/last.ckpt"), **settings)
+    assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
+    one, other = (torch.load(tmp_path / name / "best.ckpt", weights_only=True) for name in ("whole", "parts"))
+    assert one["global_step"] == other["global_step"]
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_validation_within_a_meta_update_leaves_its_gradient_alone(tmp_path: Path) -> None:
+    validated(tmp_path / "often", epochs=1, accumulate=2, val_check_interval=3)
+    validated(tmp_path / "never", epochs=1, accumulate=2, limit_val_batches=0)
+    norms = [
+        [line["metatrain/gradient_norm"] for line in lines(tmp_path / name) if line["metatrain/gradient_norm"]]
+        for name in ("often", "never")
+    ]
+    assert norms[0] == norms[1] and len(norms[0]) == 3
 
 
 @pytest.mark.parametrize("value", [0, -3, 1.5])

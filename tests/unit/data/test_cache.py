@@ -77,6 +77,31 @@ def test_a_changed_file_of_the_dataset_is_a_new_entry(tmp_path: Path) -> None:
     assert not same(one, two) and len(entries(tmp_path / "cache") - before) == 3
 
 
+def test_a_link_that_points_elsewhere_is_a_new_entry(tmp_path: Path) -> None:
+    from functools import partial
+
+    from torchmeta.datasets import MiniImagenet
+
+    from tests.torchmeta_files import write
+
+    for name in ("one", "other"):
+        write("miniimagenet", tmp_path / name, samples=3)
+    (tmp_path / "data/miniimagenet").mkdir(parents=True)
+    seen = []
+    for name in ("one", "other"):
+        for file in (tmp_path / name / "miniimagenet").iterdir():
+            link = tmp_path / "data/miniimagenet" / file.name
+            link.unlink(missing_ok=True)
+            link.symlink_to(file)
+        datasets = {
+            split: partial(MiniImagenet, root=str(tmp_path / "data"), meta_split=split)
+            for split in ("train", "val", "test")
+        }
+        data = glyphs(datasets=datasets, nway=2, kshot={"support": 1, "query": 1}, cache_dir=str(tmp_path / "cache"))
+        seen.append(batches(data.train_dataloader()))
+    assert not same(*seen) and len(entries(tmp_path / "cache")) == 6
+
+
 def test_changed_code_is_a_new_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same name of a class, its source edited between two runs."""
     names = []
@@ -150,8 +175,9 @@ def test_what_has_no_lasting_name_is_cached_in_memory(tmp_path: Path, caplog: py
 
 def test_a_cache_dir_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SettingError, match="data.datamodule.cache_dir=.*cannot be written.*cache=memory"):
-        only_val(tmp_path / "file" / "cache").setup()
+    for folder in (tmp_path / "file" / "cache", tmp_path / "file"):
+        with pytest.raises(SettingError, match="data.datamodule.cache_dir=.*cannot be written.*cache=memory"):
+            only_val(folder).setup()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms import Resize, ToTensor
+from torchvision.transforms import RandomHorizontalFlip, Resize, ToTensor
 
 from lightning_maml.data import ImageFolder, MetaDataModule
 from lightning_maml.settings import SettingError
@@ -81,6 +81,26 @@ def test_labels_belong_to_the_images(tmp_path: Path) -> None:
                 assert round(float(x[0].mean() * 255)) == values[int(y)]
 
 
+def test_a_png_whose_chunks_are_damaged_is_named_too(tmp_path: Path) -> None:
+    bad = flat(tmp_path) / "class3" / "0.png"
+    content = bytearray(bad.read_bytes())
+    content[content.index(b"IDAT") + 6] ^= 0xFF
+    bad.write_bytes(content)
+    with pytest.raises(SettingError, match=f"data.root={bad}: this file is no image"):
+        data(tmp_path).setup()
+    data(tmp_path, skip_unreadable=True).setup()
+
+
+def test_an_image_that_a_worker_cannot_read_is_one_line(tmp_path: Path) -> None:
+    module = data(flat(tmp_path))
+    module._transforms, module._num_workers["train"] = [RandomHorizontalFlip(), *module._transforms], 1
+    loader = module.train_dataloader()
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(b"broken meanwhile")
+    with pytest.raises(SettingError, match="^data.root=.*this file is no image"):
+        next(iter(loader))
+
+
 @pytest.mark.parametrize("content", [b"", b"no image at all"])
 def test_a_file_that_is_no_image_is_named_and_skipped_only_on_request(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
@@ -121,6 +141,15 @@ def test_a_class_with_too_few_images_is_named(tmp_path: Path) -> None:
         (lambda root: root, {}, "data.root=.*has no sub-folders"),
         (lambda root: flat(root / "train").parent, {}, "it has no sub-folder val"),
         (lambda root: flat(root), {"ratio": [1, 1]}, "data.ratio=.*three shares"),
+        (lambda root: flat(root), {"ratio": 0.5}, "data.ratio=0.5: give three shares"),
+        (lambda root: flat(root), {"ratio": ["a", 1, 1]}, "data.ratio=.*three shares"),
+        (lambda root: flat(root), {"split_seed": -1}, "data.split_seed=-1"),
+        (lambda root: flat(root), {"mode": "rgb"}, "data.mode_of_images=rgb: choose RGB"),
+        (
+            lambda root: (flat(root) / "empty").mkdir() or root,
+            {"ratio": [9, 1, 1]},
+            "data.root=.*empty: there are no images",
+        ),
         (lambda root: flat(root), {"ratio": [1, 0, 1]}, "the val split gets none of the 10 classes"),
     ],
 )

@@ -1,5 +1,6 @@
 """Preparing a dataset: torchmeta's own download of Omniglot, against a server on this machine."""
 
+import errno
 import logging
 import shutil
 import threading
@@ -12,8 +13,9 @@ import h5py
 import pytest
 from torchmeta.datasets import Omniglot
 from torchmeta.datasets.omniglot import OmniglotClassDataset
+from torchvision.transforms import Lambda, Resize, ToTensor
 
-from lightning_maml.data.manifest import broken_files, read_manifest
+from lightning_maml.data.manifest import broken_files, read_manifest, record, write_manifest
 from lightning_maml.data.preparation import ensure_prepared
 from lightning_maml.settings import SettingError
 from tests import omniglot_server
@@ -145,6 +147,53 @@ def test_somebody_elses_broken_file_is_prepared_again_too(prepared: Path, reques
     data.setup()
     with h5py.File(prepared / "omniglot/data.hdf5") as file:
         assert len(file["images_background/Alphabet_of_the_Magi/character05"]) == omniglot_server.DRAWINGS
+
+
+@pytest.mark.parametrize(
+    "transforms", [[Resize([0, 28]), ToTensor()], [Lambda(lambda image: Path("/nowhere", image.mode).read_text())]]
+)
+@pytest.mark.parametrize("cache", ["memory", "none"])
+def test_what_a_transform_raises_is_not_taken_for_a_broken_dataset(
+    prepared: Path, requests: list[str], transforms: Any, cache: str
+) -> None:
+    state = {path: path.stat().st_mtime_ns for path in (prepared / "omniglot").iterdir()}
+    datasets = {
+        split: partial(Omniglot, root=str(prepared), download=True, meta_split=split)
+        for split in ("train", "val", "test")
+    }
+    data = glyphs(datasets=datasets, kshot={"support": 1, "query": 1}, transforms=transforms, cache=cache)
+    with pytest.raises((ValueError, FileNotFoundError), match="must be > 0|/nowhere") as error:
+        next(iter(data.train_dataloader()))
+    assert not isinstance(error.value, SettingError) and requests == []
+    assert state == {path: path.stat().st_mtime_ns for path in (prepared / "omniglot").iterdir()}
+
+
+def test_what_a_dataset_no_longer_has_does_not_make_it_broken_for_ever(prepared: Path, requests: list[str]) -> None:
+    """As CIFAR-FS and FC100, which share a folder and a manifest, of which one is then deleted."""
+    folder = prepared / "omniglot"
+    (folder / "other").mkdir()
+    (folder / "other" / "labels.json").write_text("[]")
+    write_manifest(folder, record(folder))
+    (folder / "other" / "labels.json").unlink()
+    untouched = (folder / "data.hdf5").stat().st_mtime_ns
+    assert broken_files(folder)
+    ensure_prepared(omniglot(prepared), SETTING)
+    assert broken_files(folder) == [] and (folder / "data.hdf5").stat().st_mtime_ns == untouched
+
+
+def test_a_target_on_another_file_system_is_copied_to(
+    tmp_path: Path, requests: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.replace
+
+    def across(self: Path, target: Any) -> Path:
+        if ".preparing" in self.parts and ".preparing" not in Path(target).parts:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", across)
+    ensure_prepared(omniglot(tmp_path), SETTING)
+    assert broken_files(tmp_path / "omniglot") == [] and len(Omniglot(str(tmp_path), 5, meta_val=True).dataset) == 8
 
 
 @pytest.mark.parametrize("archive", ["images_background.zip", "images_evaluation.zip"])

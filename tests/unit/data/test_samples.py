@@ -134,14 +134,25 @@ def test_random_transforms_are_told_and_read_anew_for_each_task(
     data = glyphs(transforms=[ToTensor(), transform])
     data.setup()
     assert all(isinstance(tasks, ClassTasks) for tasks in data._tasks.values())
-    assert "the train split's transforms are random" in caplog.text
+    assert caplog.text.count("the transforms are random: images are read anew for each task") == 1
 
 
-def test_randomness_of_a_generator_of_its_own_shows_too() -> None:
-    own = np.random.default_rng(0)
-    dataset = Glyphs(5, meta_val=True, transform=Compose([ToTensor(), Lambda(lambda x: x + own.random())]))
-    with pytest.raises(RandomTransformsError):
-        materialize(dataset, "val", np.empty)
+class Flip:
+    """Half the time, by a generator of its own."""
+
+    def __init__(self, seed: int) -> None:
+        self._own = np.random.default_rng(seed)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flip(-1) if self._own.random() < 0.5 else x
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_randomness_of_a_generator_of_its_own_shows_too(seed: int, cache: str, tmp_path: Path) -> None:
+    data = glyphs(transforms=[ToTensor(), Flip(seed)], cache=cache, cache_dir=str(tmp_path))
+    data.setup()
+    assert all(isinstance(tasks, ClassTasks) for tasks in data._tasks.values())
 
 
 def test_randomness_that_only_some_classes_meet_shows_too() -> None:
@@ -157,6 +168,31 @@ def test_another_target_transform_than_categorical_takes_torchmetas_path() -> No
     data.setup()
     assert isinstance(data._tasks["train"], ClassTasks)
     assert isinstance(both("val", target_transform=Categorical())[0].dataset, SampledTasks)
+
+
+@pytest.mark.parametrize("change", [{"dataset_transform": lambda task: task}, {"target_transform": Categorical(8)}])
+def test_a_dataset_that_puts_its_tasks_together_otherwise_takes_torchmetas_path(change: dict[str, Any]) -> None:
+    datasets = {split: partial(Glyphs, meta_split=split) for split in SPLITS}
+    if "dataset_transform" in change:
+        datasets = {split: partial(make, **change) for split, make in datasets.items()}
+        change = {}
+    data = glyphs(datasets=datasets, **change)
+    data.setup()
+    assert isinstance(data._tasks["train"], ClassTasks)
+
+
+def test_nan_is_cached_like_any_value(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"transforms": [ToTensor(), NotANumber()]}
+    one = batches(glyphs(**settings, cache="disk", cache_dir=str(tmp_path)).val_dataloader())
+    other = batches(glyphs(**settings, cache="none").val_dataloader())
+    for x, y in zip(one, other, strict=True):
+        assert all(torch.equal(a.nan_to_num(7), b.nan_to_num(7)) for a, b in zip(x, y, strict=True))
+    assert one[0].support_x.isnan().any()
+
+
+class NotANumber:
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x == 0, torch.nan, x)
 
 
 def test_transforms_that_end_with_an_image_are_refused() -> None:
