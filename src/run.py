@@ -23,6 +23,7 @@ def main(cfg: DictConfig) -> float | None:
 
     check_trainer_settings(cfg.train.pl_trainer)
     command_line.seed_everything(cfg.train.seed)
+    command_line.set_matmul_precision(cfg.train.matmul_precision)
     datamodule: MetaDataModule = hydra.utils.instantiate(cfg.data.datamodule)
     network = hydra.utils.instantiate(
         cfg.model.torch_module, input_shape=datamodule.input_shape, num_outputs=datamodule.num_outputs

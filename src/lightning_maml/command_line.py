@@ -94,6 +94,17 @@ def seed_everything(seed: int) -> None:
     pl.seed_everything(seed, workers=True, verbose=False)
 
 
+def set_matmul_precision(precision: str) -> None:
+    """How exact float32 products and convolutions are on a GPU: "highest", "high" (TF32) or "medium" (bfloat16)."""
+    import torch
+
+    choices = ("highest", "high", "medium")
+    if precision not in choices:
+        raise SettingError("train.matmul_precision", precision, f"choose from {', '.join(choices)}")
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = precision != "highest"
+
+
 def translate(argument: str) -> list[str]:
     """Today's form of an override as lightning-maml knew it; one line tells of a change. Others pass unchanged."""
     match = re.fullmatch(r"\+{0,2}(train\.pl_trainer\.gpus|data\.datamodule\.num_inner_steps)=(.*)", argument)

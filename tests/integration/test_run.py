@@ -190,7 +190,16 @@ def test_sinusoids_train_and_report_losses(tmp_path: Path) -> None:
     assert "metaval/outer_loss" in {state.get("monitor") for state in checkpoint["callbacks"].values()}
 
 
-@pytest.mark.parametrize("override", ["optim=adamw_cosine", "logging=tensorboard", "algorithm.log_every_step=true"])
+def test_a_profile_says_where_the_time_goes(tmp_path: Path) -> None:
+    limits = ("data.datamodule.batches.train=10", "train.pl_trainer.limit_train_batches=3")
+    succeed(*TINY[:-4], *limits, "train.pl_trainer.accelerator=cpu", CSV, "train=profile", folder=tmp_path)
+    (profile,) = tmp_path.glob("*profile*.txt")
+    assert "aten::" in profile.read_text()
+
+
+@pytest.mark.parametrize(
+    "override", ["optim=adamw_cosine", "logging=tensorboard", "algorithm.log_every_step=true", "inner_loop=auto"]
+)
 def test_other_choices_run(tmp_path: Path, override: str) -> None:
     succeed(*TINY, CSV, override, folder=tmp_path)
     if override == "optim=adamw_cosine":
@@ -198,6 +207,10 @@ def test_other_choices_run(tmp_path: Path, override: str) -> None:
         assert rates[-1] == pytest.approx(0.0, abs=1e-9) and rates == sorted(rates, reverse=True)
     elif override == "logging=tensorboard":
         assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+    elif override == "inner_loop=auto":
+        kept = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["inner_loop"]
+        assert len(kept) == 2  # one choice for meta-training, one for validation
+        assert (tmp_path / "run.log").read_text().count("inner_loop=auto takes") == 3  # and one for the test
     else:
         assert "metatrain/outer_accuracy/step_0" in rows(tmp_path)[0]
     assert (tmp_path / "metrics.csv").exists()

@@ -20,7 +20,7 @@ from lightning_maml.settings import SettingError
 log = logging.getLogger(__name__)
 
 _REPEATS = 3
-_HOPELESS = 1.5  # a loop that takes so many times as long at its first repetition is not timed again
+_HOPELESS = 1.5  # a loop that has taken so many times as long in both its first two runs is not timed again
 
 
 class AutoLoop:
@@ -76,16 +76,17 @@ class AutoLoop:
             return "higher"
         times: dict[str, list[float]] = {name: [] for name in self._loops}
         with torch.random.fork_rng(devices=[episodes.support_x.device] if episodes.support_x.is_cuda else []):
-            for repeat in range(_REPEATS + 1):  # the first one warms up
-                fastest = min((statistics.median(seconds) for seconds in times.values() if seconds), default=0.0)
+            for repeat in range(_REPEATS + 1):
+                fastest = min((min(seconds) for seconds in times.values() if seconds), default=0.0)
                 for name in list(times):
-                    if repeat > 1 and statistics.median(times[name]) > _HOPELESS * fastest:
+                    if repeat > 1 and min(times[name]) > _HOPELESS * fastest:
                         continue
                     seconds = self._timed(name, learner, episodes, steps, objective)
                     if seconds is None:
                         del times[name]
-                    elif repeat > 0:
+                    else:
                         times[name].append(seconds)
+        times = {name: seconds[1:] for name, seconds in times.items()}  # the first one warms up
         name = min(times, key=lambda one: statistics.median(times[one])) if times else "recompute"
         kind = "meta-training" if objective is not None else "evaluation"
         measured = ", ".join(f"{one} {statistics.median(seconds):.3g} s" for one, seconds in times.items())

@@ -1,0 +1,73 @@
+"""The first meta-batch of a fit is checked against single tasks."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_maml.algorithms import MAML
+from lightning_maml.inner_loops import Objective, VectorizedLoop
+from lightning_maml.settings import SettingError
+from tests.tasks import classification, small_conv4
+from tests.unit.inner_loops.test_exact_loops import SGD
+
+
+class Wrong(torch.autograd.Function):
+    """x², whose rule for batches forgets a factor, as the ones of some normalizations do."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x**2
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return 2 * ctx.saved_tensors[0] * gradient
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[Any, ...], x: Tensor) -> tuple[Tensor, int]:
+        return 1.001 * x**2, dims[0]
+
+
+class Squared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Wrong.apply(self.linear(x.flatten(1)))
+
+
+def train(loop: VectorizedLoop, network: nn.Module) -> Any:
+    return loop(MAML(network), classification(3), steps=1, objective=Objective.final(1))
+
+
+def test_a_wrong_batching_rule_stops_the_run() -> None:
+    with pytest.raises(SettingError, match=r"inner_loop=vectorized: .*differs from that of single tasks by \d.*higher"):
+        train(VectorizedLoop(SGD), Squared())
+
+
+def test_only_the_first_meta_batch_is_checked_on_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks: list[int] = []
+    original = VectorizedLoop._check
+
+    def counted(self: VectorizedLoop, *arguments: Any) -> None:
+        checks.append(1)
+        original(self, *arguments)
+
+    monkeypatch.setattr(VectorizedLoop, "_check", counted)
+    loop, network = VectorizedLoop(SGD), small_conv4().float()
+    network.train()
+    for _ in range(3):
+        loop(
+            MAML(network),
+            type(classification(3))(*(f.float() if f.is_floating_point() else f for f in classification(3))),
+            steps=1,
+            objective=Objective.final(1),
+        )
+    assert checks == [1]
+    assert network.training and all(parameter.dtype == torch.float32 for parameter in network.parameters())
