@@ -31,6 +31,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from tests import omniglot_server  # noqa: E402
+from tests.integration.test_killed import same_state  # noqa: E402
 
 SETTINGS = (
     *("data=omniglot", "data.datamodule.kshot.support=1", "data.datamodule.kshot.query=2", "logging=csv"),
@@ -129,17 +130,6 @@ def _wait(process: "subprocess.Popen[str]", condition: Any) -> None:
         time.sleep(0.005)
 
 
-def same(one: Any, other: Any) -> bool:
-    """Equal through nested containers, tensors bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
@@ -158,7 +148,7 @@ def main() -> None:
                 sequence = Sequence(Path(folder, str(sequences)), url, archives)
                 for when in ("preparation", "any", "epoch"):
                     stages[sequence.kill(when, chance)] += 1
-                identical += same(sequence.end(), whole)
+                identical += same_state(sequence.end(), whole)
                 sequences += 1
                 console.print(f"{stages.total()} kills, {identical} of {sequences} sequences ended identical")
                 shutil.rmtree(sequence.folder)

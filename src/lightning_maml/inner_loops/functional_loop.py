@@ -43,7 +43,7 @@ class FunctionalLoop(ABC):
         self._sgd = FunctionalSGD(inner_optimizer)
         self._chunk_size: int | None = None if chunk_size == "auto" else int(chunk_size)
         self._vectorized = vectorized
-        self._is_checked = not vectorized
+        self._is_checked = False
 
     def __call__(
         self, learner: Learner, episodes: Episodes, *, steps: int, objective: Objective | None = None
@@ -56,13 +56,15 @@ class FunctionalLoop(ABC):
         require_at_least(0, algorithm__num_inner_steps=steps)
         if objective is not None:
             objective.require_within(steps)
-        if objective is not None and not self._is_checked:
-            self._check(learner, episodes, steps, objective)
-            self._is_checked = True
         meta = _leaves(learner)
         adaptation = Adaptation(learner, self._sgd, objective or Objective({}, {}), steps)
-        if objective is not None and self._vectorized and self._chunk_size is None:
-            self._chunk_size = self._fitting(adaptation, meta, episodes)
+        if objective is not None and self._vectorized:
+            with torch.random.fork_rng(devices=_cuda(episodes)):  # neither may change what is drawn afterwards
+                if not self._is_checked:
+                    self._check(learner, episodes, steps, objective)
+                    self._is_checked = True
+                if self._chunk_size is None:
+                    self._chunk_size = self._fitting(adaptation, meta, episodes)
         while True:
             try:
                 return self._in_chunks(adaptation, meta, episodes, evaluation=objective is None)
@@ -156,6 +158,10 @@ class FunctionalLoop(ABC):
         size = self._size(episodes)
         for first in range(0, episodes.num_tasks, size):
             yield ManyTasks(learner, Episodes(*(field[first : first + size] for field in episodes)))
+
+
+def _cuda(episodes: Episodes) -> list[torch.device]:
+    return [episodes.support_x.device] if episodes.support_x.is_cuda else []
 
 
 def _free_memory(device: torch.device) -> int:

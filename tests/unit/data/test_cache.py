@@ -130,8 +130,15 @@ def test_an_entry_that_no_longer_agrees_with_the_dataset_is_made_again(
 @pytest.mark.parametrize("name", ["samples.npy", "classes.json", ".manifest.json"])
 @pytest.mark.parametrize("damage", ["truncated", "one byte flipped", "one byte of the end flipped", "empty", "gone"])
 def test_a_broken_entry_is_made_again(tmp_path: Path, name: str, damage: str) -> None:
-    one = batches(only_val(tmp_path).train_dataloader())
-    for path in list(tmp_path.glob(f"*/{name}")):
+    settings: dict[str, Any] = {
+        "datasets": images(tmp_path / "images"),
+        "nway": 2,
+        "cache_dir": str(tmp_path / "cache"),
+    }
+    one = batches(glyphs(**settings).train_dataloader())
+    paths = list((tmp_path / "cache").glob(f"*/{name}"))
+    assert len(paths) == 3
+    for path in paths:
         data = path.read_bytes()
         if damage == "gone":
             path.unlink()
@@ -139,7 +146,7 @@ def test_a_broken_entry_is_made_again(tmp_path: Path, name: str, damage: str) ->
         place = 20 if damage == "one byte flipped" else len(data) - 20
         flipped = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
         path.write_bytes({"truncated": data[: len(data) // 2], "empty": b""}.get(damage, flipped))
-    assert same(one, batches(only_val(tmp_path).train_dataloader()))
+    assert same(one, batches(glyphs(**settings).train_dataloader()))
 
 
 def test_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:
