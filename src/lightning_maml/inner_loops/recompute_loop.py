@@ -28,7 +28,8 @@ class RecomputeLoop(FunctionalLoop):
 
     Args:
         inner_optimizer: a partial of `torch.optim.SGD`.
-        keep_every: steps of a segment; more take more memory for activations and less for φ.
+        keep_every: steps of a segment; more take more memory for activations and less for φ. With two, fifty steps of a
+            Conv4-64 take little more than five.
         vectorized: all tasks of a chunk at once, as `VectorizedLoop` does; or one by one.
         chunk_size: tasks at once, if vectorized.
 
@@ -42,7 +43,7 @@ class RecomputeLoop(FunctionalLoop):
     def __init__(
         self,
         inner_optimizer: Callable[..., Optimizer],
-        keep_every: int = 1,
+        keep_every: int = 2,
         vectorized: bool = False,
         chunk_size: ChunkSize = "auto",
     ) -> None:
