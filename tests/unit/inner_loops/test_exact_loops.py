@@ -169,7 +169,7 @@ def test_recompute_repeats_the_masks_of_dropout_and_goes_on_as_the_unrolled_loop
     assert difference(results[1], results[0]) < 1e-12
 
 
-def test_dropout_draws_differently_for_each_task() -> None:
+def test_dropout_draws_differently_for_each_task(caplog: pytest.LogCaptureFixture) -> None:
     class Mask(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -178,9 +178,11 @@ def test_dropout_draws_differently_for_each_task() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.weight * nn.functional.dropout(torch.ones_like(x[:, 0, 0, :3]), 0.5)
 
+    caplog.set_level("INFO")
     episodes = classification(6)
     trajectory, _ = VectorizedLoop(SGD)(MAML(Mask()), episodes, steps=0, objective=Objective.final(0))
     assert len(set(trajectory.query_loss[:, 0].tolist())) > 3
+    assert "the network is random in evaluation too" in caplog.text
 
 
 def test_the_usual_way_to_vectorize_is_wrong_and_this_one_is_not() -> None:
