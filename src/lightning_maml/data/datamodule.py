@@ -18,7 +18,13 @@ from lightning_maml.data.cache import in_memory, on_disk
 from lightning_maml.data.generators import SPLITS
 from lightning_maml.data.loader import EpisodeLoader
 from lightning_maml.data.preparation import can_prepare, ensure_prepared, prepare
-from lightning_maml.data.samples import ClassSamples, RandomTransformsError, SampledTasks, split_off_normalize
+from lightning_maml.data.samples import (
+    ClassSamples,
+    RandomTransformsError,
+    SampledTasks,
+    Transform,
+    split_off_normalize,
+)
 from lightning_maml.data.source import class_name, class_sizes, create, is_about_a_file, reading_errors
 from lightning_maml.data.tasks import ClassTasks, RegressionTasks, TaskDataset, TaskSampler
 from lightning_maml.episodes import Episodes
@@ -228,7 +234,9 @@ class MetaDataModule(pl.LightningDataModule):
 
         meta_dataset, samples = opened(transforms), None
         if self._cache != "none" and _draws_as_torchmeta(meta_dataset, ways):
-            samples = self._samples(opened, make, split, transforms, augmentations)
+            cached, finish = split_off_normalize(transforms)
+            source = meta_dataset if finish is None else opened(cached)
+            samples = self._samples(source, (make, cached, augmentations), split, finish)
         sizes = class_sizes(meta_dataset) if samples is None else samples.sizes.tolist()
         if ways > len(sizes):
             raise SettingError(
@@ -247,15 +255,11 @@ class MetaDataModule(pl.LightningDataModule):
             return ClassTasks(meta_dataset, sizes, seed, split, shots, queries)
         return SampledTasks(samples, ways, seed, split, shots, queries)
 
-    def _samples(
-        self, opened: Callable[..., Any], make: Any, split: str, transforms: list[Any], augmentations: Any
-    ) -> ClassSamples:
+    def _samples(self, meta_dataset: Any, made_from: Any, split: str, finish: Transform | None) -> ClassSamples:
         """Every sample of the split, cached."""
-        transforms, finish = split_off_normalize(transforms)
-        meta_dataset = opened(transforms)
         if self._cache == "memory":
             return in_memory(meta_dataset, split, finish)
-        return on_disk(meta_dataset, (make, transforms, augmentations), split, finish, self._cache_dir)
+        return on_disk(meta_dataset, made_from, split, finish, self._cache_dir)
 
 
 def _draws_as_torchmeta(meta_dataset: Any, ways: int) -> bool:

@@ -44,6 +44,8 @@ class FunctionalLoop(ABC):
         self._chunk_size: int | None = None if chunk_size == "auto" else int(chunk_size)
         self._vectorized = vectorized
         self._is_checked = False
+        self._measures = chunk_size == "auto"
+        self._measured: object = None  # the shape of the tasks for which the chunk size was found
 
     def __call__(
         self, learner: Learner, episodes: Episodes, *, steps: int, objective: Objective | None = None
@@ -63,8 +65,11 @@ class FunctionalLoop(ABC):
                 if not self._is_checked:
                     self._check(learner, episodes, steps, objective)
                     self._is_checked = True
-                if self._chunk_size is None:
-                    self._chunk_size = self._fitting(adaptation, meta, episodes)
+                shape = (episodes.support_x.shape[1:], episodes.query_x.shape[1:], steps)
+                if (
+                    self._measures and shape != self._measured
+                ):  # what fits depends on a task's size, not on their number
+                    self._chunk_size, self._measured = self._fitting(adaptation, meta, episodes), shape
         while True:
             try:
                 return self._in_chunks(adaptation, meta, episodes, evaluation=objective is None)
@@ -93,10 +98,9 @@ class FunctionalLoop(ABC):
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             self.gradients(adaptation, meta, chunk, TaskRecord.empty(chunk.data, adaptation.steps))
         fits = int(_free_memory(episodes.support_x.device) / 2 / max(sum(kept.values()), 1))
-        size = max(1, min(fits, episodes.num_tasks))
-        if size < episodes.num_tasks:
-            log.info("%s tasks at once, of %s: more do not fit into the free memory", size, episodes.num_tasks)
-        return size
+        if fits < episodes.num_tasks:
+            log.info("%s tasks at once, of %s: more do not fit into free memory", max(1, fits), episodes.num_tasks)
+        return max(1, fits)
 
     def _check(self, learner: Learner, episodes: Episodes, steps: int, objective: Objective) -> None:
         """Compare the gradient of two tasks at once with that of the same two one by one, in float64, on a copy.

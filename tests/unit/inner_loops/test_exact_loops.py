@@ -232,6 +232,17 @@ def test_a_network_that_cannot_be_batched_is_refused_with_the_reason(loop: Any, 
         loop(SGD)(MAML(kind()), classification(2), steps=1, objective=Objective.final(1))
 
 
+def test_the_chunk_that_fits_is_found_for_each_size_of_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small task first; of one that keeps more, fewer fit, and a first meta-batch of one task is no bound."""
+    monkeypatch.setattr("lightning_maml.inner_loops.functional_loop._free_memory", lambda _: 2_000_000)
+    loop, learner = VectorizedLoop(SGD), MAML(small_conv4())
+    sizes = []
+    for episodes in (classification(1), classification(1, shots=8, queries=8), classification(9)):
+        loop(learner, episodes, steps=2, objective=Objective.final(2))
+        sizes.append(loop._chunk_size)
+    assert sizes[0] == sizes[2] > sizes[1] >= 1 and sizes[0] > 1
+
+
 def test_a_bug_in_the_network_is_not_mistaken_for_that() -> None:
     class Bug(Branching):
         def forward(self, x: Tensor) -> Tensor:
