@@ -101,30 +101,40 @@ class Noisy(nn.Module):
 
 
 def fit(
-    folder: Path, *, steps: int, ckpt_path: str | None = None, accumulate: int = 1, network: Any = None
+    folder: Path,
+    *callbacks: pl.Callback,
+    ckpt_path: str | None = None,
+    accumulate: int = 1,
+    network: Any = None,
+    lr: float = 0.01,
+    **settings: Any,
 ) -> OuterLoop:
+    """Six meta-batches an epoch; without validation unless asked for."""
     torch.manual_seed(0)
-    network = network or small_network()
     loop = HigherLoop(partial(torch.optim.SGD, lr=0.1))
-    algorithm = OuterLoop(MAML(network), loop, partial(torch.optim.Adam, lr=0.01), accumulate=accumulate)
-    last = Checkpoint(str(folder), "last")
-    trainer = pl.Trainer(
-        max_epochs=2,
-        max_steps=steps,
-        accelerator="cpu",
-        logger=[MetricsCSV(str(folder))],
-        inference_mode=False,
-        callbacks=[Resumption(0), last],
-        plugins=[WholeFiles()],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-        default_root_dir=str(folder),
-        limit_val_batches=0,
-    )
+    learner = MAML(network or small_network())
+    algorithm = OuterLoop(learner, loop, partial(torch.optim.Adam, lr=lr), accumulate=accumulate)
+    defaults: dict[str, Any] = {
+        "accelerator": "cpu",
+        "logger": [MetricsCSV(str(folder))],
+        "inference_mode": False,
+        "callbacks": [Resumption(0), *callbacks],
+        "plugins": [WholeFiles()],
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+        "default_root_dir": str(folder),
+        "limit_val_batches": 0,
+    }
+    trainer = pl.Trainer(**(defaults | settings))
     trainer.fit(algorithm, datamodule=glyphs(batches=6), ckpt_path=ckpt_path, weights_only=True)
     return algorithm
+
+
+def fit_steps(folder: Path, steps: int, **settings: Any) -> None:
+    fit(folder, Checkpoint(str(folder), "last"), max_epochs=2, max_steps=steps, **settings)
 
 
 def small_network() -> nn.Module:
@@ -134,9 +144,9 @@ def small_network() -> nn.Module:
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_what_a_network_draws_depends_on_the_meta_batch_and_not_on_what_ran_before(tmp_path: Path) -> None:
     whole, first, second = Noisy(), Noisy(), Noisy()
-    fit(tmp_path / "whole", steps=8, network=whole)
-    fit(tmp_path / "parts", steps=4, network=first)
-    fit(tmp_path / "parts", steps=8, ckpt_path=str(tmp_path / "parts/last.ckpt"), network=second)
+    fit_steps(tmp_path / "whole", 8, network=whole)
+    fit_steps(tmp_path / "parts", 4, network=first)
+    fit_steps(tmp_path / "parts", 8, ckpt_path=str(tmp_path / "parts/last.ckpt"), network=second)
     assert whole.drawn == first.drawn + second.drawn
     per_meta_batch = len(whole.drawn) // 8
     assert len({tuple(whole.drawn[k : k + per_meta_batch]) for k in range(0, len(whole.drawn), per_meta_batch)}) == 8
@@ -156,64 +166,28 @@ class SaveNow(pl.Callback):
 def test_a_meta_update_that_was_begun_is_finished(tmp_path: Path) -> None:
     """Saved after the fourth of six meta-batches, three of which make one meta-update."""
 
-    def run(folder: Path, callback: list[Any], ckpt_path: str | None) -> OuterLoop:
-        torch.manual_seed(0)
-        loop = HigherLoop(partial(torch.optim.SGD, lr=0.1))
-        algorithm = OuterLoop(MAML(small_network()), loop, partial(torch.optim.Adam, lr=0.01), accumulate=3)
-        trainer = pl.Trainer(
-            max_epochs=1,
-            accelerator="cpu",
-            logger=[MetricsCSV(str(folder))],
-            inference_mode=False,
-            callbacks=callback,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-            enable_checkpointing=False,
-            limit_val_batches=0,
-        )
-        trainer.fit(algorithm, datamodule=glyphs(batches=6), ckpt_path=ckpt_path, weights_only=True)
-        return algorithm
-
-    whole = run(tmp_path / "whole", [SaveNow(tmp_path / "middle.ckpt", after=4)], None)
-    resumed = run(tmp_path / "parts", [], str(tmp_path / "middle.ckpt"))
+    settings: dict[str, Any] = {"accumulate": 3, "max_epochs": 1}
+    whole = fit(tmp_path / "whole", SaveNow(tmp_path / "middle.ckpt", after=4), **settings)
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts/metrics.csv").write_bytes(b"".join((tmp_path / "whole/metrics.csv").open("rb")))
+    resumed = fit(tmp_path / "parts", ckpt_path=str(tmp_path / "middle.ckpt"), **settings)
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
-    assert lines(tmp_path / "whole")[-1] == lines(tmp_path / "parts")[-1]
+    assert lines(tmp_path / "whole") == lines(tmp_path / "parts") and len(lines(tmp_path / "parts")) == 2
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_new_run_in_an_old_folder_starts_its_metrics_anew(tmp_path: Path) -> None:
     for _ in range(2):
-        fit(tmp_path, steps=3)
+        fit_steps(tmp_path, 3)
     assert [line["step"] for line in lines(tmp_path)] == ["1", "2", "3"]
 
 
-def validated(folder: Path, *, epochs: int, ckpt_path: str | None = None, **settings: Any) -> pl.Trainer:
-    """Six meta-batches an epoch, each followed by a validation; a checkpoint every three meta-updates."""
-    torch.manual_seed(0)
-    loop = HigherLoop(partial(torch.optim.SGD, lr=0.1))
-    accumulate = settings.pop("accumulate", 1)
-    algorithm = OuterLoop(MAML(small_network()), loop, partial(torch.optim.Adam, lr=0.3), accumulate=accumulate)
+def validated(folder: Path, *, epochs: int, **settings: Any) -> None:
+    """Each epoch followed by a validation; a checkpoint every three meta-updates."""
     best = Checkpoint(str(folder), "best", monitor="metaval/outer_loss")
     last = Checkpoint(str(folder), "last", every_n_steps=3)
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=[MetricsCSV(str(folder))],
-        inference_mode=False,
-        callbacks=[Resumption(0), best, last],
-        plugins=[WholeFiles()],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-        default_root_dir=str(folder),
-        **settings,
-    )
-    trainer.fit(algorithm, datamodule=glyphs(batches=6), ckpt_path=ckpt_path, weights_only=True)
-    return trainer
+    fit(folder, best, last, lr=0.3, max_epochs=epochs, **({"limit_val_batches": 1.0} | settings))
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
