@@ -36,6 +36,7 @@ SGD = partial(torch.optim.SGD, lr=LR)
 OURS: dict[str, Callable[[], Any]] = {
     "higher": lambda: HigherLoop(SGD),
     "vectorized": lambda: VectorizedLoop(SGD),
+    "vectorized, single tasks": lambda: VectorizedLoop(SGD, chunk_size=1),
     "recompute": lambda: RecomputeLoop(SGD),
     "auto": lambda: AutoLoop(SGD),
 }

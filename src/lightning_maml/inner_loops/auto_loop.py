@@ -46,6 +46,7 @@ class AutoLoop:
         try:
             self._loops["vectorized"] = VectorizedLoop(inner_optimizer)
             self._loops["vectorized, chunks of 4"] = VectorizedLoop(inner_optimizer, chunk_size=4)
+            self._loops["vectorized, single tasks"] = VectorizedLoop(inner_optimizer, chunk_size=1)
             self._last_resort: InnerLoop | None = RecomputeLoop(inner_optimizer)
         except SettingError:
             self._loops = {"higher": self._loops["higher"]}

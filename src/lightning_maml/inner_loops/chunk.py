@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from torch.utils._pytree import tree_map
 
 from lightning_maml.episodes import Episodes, Task
 from lightning_maml.inner_loops.contracts import Learner, Parameters
+from lightning_maml.inner_loops.layers import FastLayers
 from lightning_maml.settings import SettingError, one_line
 
 
@@ -42,29 +44,38 @@ class Chunk(Protocol):
 
 
 class SingleTask:
-    """One task. φ has the shapes of the parameters."""
+    """One task. φ has the shapes of the parameters.
 
-    def __init__(self, learner: Learner, task: Task) -> None:
+    Args:
+        layers: how layers are computed; `FastLayers`, or a null context for PyTorch's own way.
+    """
+
+    def __init__(
+        self, learner: Learner, task: Task, layers: Callable[[], AbstractContextManager[Any]] = FastLayers
+    ) -> None:
         self._learner = learner
         self._task = task
+        self._layers = layers
 
     @property
     def data(self) -> Task:
         return self._task
 
     def having(self, data: Task | Episodes) -> "SingleTask":
-        return SingleTask(self._learner, Task(*data))
+        return SingleTask(self._learner, Task(*data), self._layers)
 
     def encode(self, meta: Parameters) -> Task:
-        return self._learner.encode(meta, self._task)
+        with self._layers():
+            return self._learner.encode(meta, self._task)
 
     def start(self, meta: Parameters) -> dict[str, Tensor]:
         return self._learner.start(meta, self._task)
 
     def losses(self, meta: Parameters, adapted: Parameters, split: str, step: int) -> tuple[Tensor, Tensor]:
         x, y = of_split(self._task, split)
-        output = self._learner.predict(meta, adapted, x, step)
-        return self._learner.loss(output, y), output
+        with self._layers():
+            output = self._learner.predict(meta, adapted, x, step)
+            return self._learner.loss(output, y), output
 
 
 class ManyTasks:
@@ -117,18 +128,22 @@ def of_split(data: Task | Episodes, split: str) -> tuple[Float[Tensor, "..."], S
 def _batched(function: Callable[..., Any], *arguments: Any) -> Any:
     """vmap over the first dimension of every tensor; what it cannot batch is told from what does not work at all."""
     try:
-        return vmap(function, randomness="different")(*arguments)
+        with FastLayers():
+            return vmap(function, randomness="different")(*arguments)
     except (RuntimeError, NotImplementedError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         with torch.no_grad():
             function(*tree_map(lambda value: value[0], arguments))  # its own error, if it has one
-        line = next(
-            frame for frame in reversed(traceback.extract_tb(error.__traceback__)) if "torch" not in frame.filename
-        )
+        line = next(frame for frame in reversed(traceback.extract_tb(error.__traceback__)) if _is_the_users(frame))
         raise SettingError(
             "inner_loop",
             "vectorized",
             f"this network cannot be batched over tasks, at `{line.line}` ({Path(line.filename).name}:{line.lineno}: "
             f"{one_line(error)[:160]}); use inner_loop=higher",
         ) from error
+
+
+def _is_the_users(frame: traceback.FrameSummary) -> bool:
+    """Whether a line is of the learner or its network, not of PyTorch or of these loops."""
+    return "torch" not in frame.filename and Path(frame.filename).parent != Path(__file__).parent

@@ -2,8 +2,11 @@
 
 import copy
 import logging
+import weakref
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Literal
 
 import psutil
@@ -66,9 +69,8 @@ class FunctionalLoop(ABC):
                     self._check(learner, episodes, steps, objective)
                     self._is_checked = True
                 shape = (episodes.support_x.shape[1:], episodes.query_x.shape[1:], steps)
-                if (
-                    self._measures and shape != self._measured
-                ):  # what fits depends on a task's size, not on their number
+                # What fits depends on a task's size, not on their number.
+                if self._measures and shape != self._measured:
                     self._chunk_size, self._measured = self._fitting(adaptation, meta, episodes), shape
         while True:
             try:
@@ -87,17 +89,11 @@ class FunctionalLoop(ABC):
 
     def _fitting(self, adaptation: Adaptation, meta: Parameters, episodes: Episodes) -> int:
         """As many tasks as half of the free memory holds, by what one of them keeps for its gradient."""
-        kept: dict[int, int] = {}
-
-        def note(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        chunk = ManyTasks(adaptation.learner, Episodes(*(field[:1] for field in episodes)))
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        kept = _Kept()
+        chunk = ManyTasks(adaptation.learner, Episodes(*(field[:1].clone() for field in episodes)))
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(kept.pack, kept.unpack):
             self.gradients(adaptation, meta, chunk, TaskRecord.empty(chunk.data, adaptation.steps))
-        fits = int(_free_memory(episodes.support_x.device) / 2 / max(sum(kept.values()), 1))
+        fits = int(_free_memory(episodes.support_x.device) / 2 / max(kept.peak, 1))
         if fits < episodes.num_tasks:
             log.info("%s tasks at once, of %s: more do not fit into free memory", max(1, fits), episodes.num_tasks)
         return max(1, fits)
@@ -119,8 +115,8 @@ class FunctionalLoop(ABC):
 
         with torch.enable_grad(), torch.autocast(some.support_x.device.type, enabled=False):
             together = gradient([ManyTasks(learner, some)])
-            apart = gradient([SingleTask(learner, task) for task in some.tasks()])
-            again = gradient([SingleTask(learner, task) for task in some.tasks()])
+            apart = gradient([SingleTask(learner, task, nullcontext) for task in some.tasks()])
+            again = gradient([SingleTask(learner, task, nullcontext) for task in some.tasks()])
         if _relative(again, apart) > _TOLERANCE:
             log.info("the network is random in evaluation too, so its vectorized gradient cannot be checked")
             return
@@ -160,12 +156,43 @@ class FunctionalLoop(ABC):
         return min(self._chunk_size or episodes.num_tasks, episodes.num_tasks)
 
     def _chunks(self, learner: Learner, episodes: Episodes) -> Iterator[Chunk]:
-        if not self._vectorized:
+        if not self._vectorized or self._size(episodes) == 1:
             yield from (SingleTask(learner, task) for task in episodes.tasks())
             return
         size = self._size(episodes)
         for first in range(0, episodes.num_tasks, size):
             yield ManyTasks(learner, Episodes(*(field[first : first + size] for field in episodes)))
+
+
+class _Kept:
+    """Counts the bytes of the tensors that autograd keeps, each storage once and while it is kept."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._now = 0
+        self._holders: Counter[int] = Counter()
+
+    def pack(self, tensor: Tensor) -> "_Held":
+        storage = tensor.untyped_storage()
+        address, size = storage.data_ptr(), storage.nbytes()
+        self._now += size if not self._holders[address] else 0
+        self._holders[address] += 1
+        self.peak = max(self.peak, self._now)
+        held = _Held(tensor)
+        weakref.finalize(held, self._release, address, size)
+        return held
+
+    def unpack(self, held: "_Held") -> Tensor:
+        return held.tensor
+
+    def _release(self, address: int, size: int) -> None:
+        self._holders[address] -= 1
+        self._now -= size if not self._holders[address] else 0
+
+
+class _Held:
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
 
 
 def _relative(one: Tensor, other: Tensor) -> float:
