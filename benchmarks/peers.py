@@ -116,7 +116,7 @@ PEERS: dict[str, tuple[str, Callable[..., Gradient]]] = {
     "torchmeta": ("torchmeta", torchmeta_update),
     "TorchOpt MetaSGD": ("torchopt", torchopt_meta_sgd),
     "learn2learn MAML": ("learn2learn", learn2learn_maml),
-    "JAX, jit and vmap": ("jax", jax_jitted),
+    "JAX, jit": ("jax", jax_jitted),
 }
 
 

@@ -11,12 +11,12 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_maml.inner_loops.batch_norm import normalized
 from lightning_maml.inner_loops.convolution import convolved
-from lightning_maml.inner_loops.folding import folded
+from lightning_maml.inner_loops.selection import pooled, rectified
 
 
 class FastLayers(TorchFunctionMode):
-    """Within it, batch norm by batch statistics has a fast second derivative; and under vmap, batch norm, convolutions
-    and max-pooling see the channels of all tasks side by side, `[samples, tasks·channels, …]`, so that nothing is
+    """Within it, convolutions, batch norm by batch statistics, max-pooling and ReLU have fast second derivatives; and
+    under vmap they see the channels of all tasks side by side, `[samples, tasks·channels, …]`, so that nothing is
     copied from one layer to the next.
 
     Functions are intercepted, whoever calls them; modules and state dicts are left alone. Whatever is not known here
@@ -56,8 +56,8 @@ def _convolution(native: Callable[..., Tensor], dimensions: int) -> Callable[...
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
     ) -> Tensor:
-        many = input.dim() == dimensions + 2 and is_batchedtensor(weight)  # a kernel for each task
-        if many and not isinstance(padding, str):
+        pays = is_batchedtensor(weight) or input.device.type == "cpu"  # a kernel for each task; or another layout
+        if pays and input.dim() == dimensions + 2 and not isinstance(padding, str):
             stride, padding, dilation = (_each(size, dimensions) for size in (stride, padding, dilation))
             return convolved(input, weight, bias, stride, padding, dilation, groups)
         return native(input, weight, bias, stride, padding, dilation, groups)
@@ -65,14 +65,14 @@ def _convolution(native: Callable[..., Tensor], dimensions: int) -> Callable[...
     return convolution
 
 
-def _max_pool(native: Callable[..., Tensor], dimensions: int) -> Callable[..., Tensor]:
-    def max_pool(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if input.dim() == dimensions + 2 and is_batchedtensor(input):
-            result: Tensor = _FoldedPooling.apply(native, input, args, kwargs)
-            return result
-        return native(input, *args, **kwargs)
+def _max_pool2d(input: Tensor, *args: Any, return_indices: bool = False, **kwargs: Any) -> Tensor:
+    if return_indices or input.dim() != 4:
+        return F.max_pool2d(input, *args, return_indices=return_indices, **kwargs)
+    return pooled(input, *args, **kwargs)
 
-    return max_pool
+
+def _relu(input: Tensor, inplace: bool = False) -> Tensor:
+    return F.relu(input, inplace=True) if inplace else rectified(input)
 
 
 def _each(size: int | Sequence[int], dimensions: int) -> Sequence[int]:
@@ -82,36 +82,14 @@ def _each(size: int | Sequence[int], dimensions: int) -> Sequence[int]:
     return tuple(size) * (dimensions if len(size) == 1 else 1)
 
 
-class _FoldedPooling(torch.autograd.Function):
-    """Only a rule for vmap; autograd differentiates the operation that it calls."""
-
-    @staticmethod
-    def forward(*inputs: Any) -> Tensor:  # noqa: ARG004
-        raise AssertionError("called only under vmap")
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing to keep."""
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[Any, ...], native: Callable[..., Tensor], x: Tensor, args: Any, kwargs: Any
-    ) -> tuple[Tensor, int]:
-        """A channel is pooled for itself."""
-        y: Any = native(folded(x, in_dims[1], info), *args, **kwargs)
-        return y.unflatten(1, (info.batch_size, -1)), 1
-
-
 _OURS: dict[Callable[..., Any], Callable[..., Any]] = {
     F.batch_norm: _batch_norm,
     F.conv1d: _convolution(F.conv1d, 1),
     F.conv2d: _convolution(F.conv2d, 2),
     F.conv3d: _convolution(F.conv3d, 3),
-    torch.max_pool1d: _max_pool(torch.max_pool1d, 1),
-    torch.max_pool2d: _max_pool(torch.max_pool2d, 2),
-    torch.max_pool3d: _max_pool(torch.max_pool3d, 3),
-    # What `nn.functional` shows to a mode, before it calls those.
-    F.max_pool1d: _max_pool(F.max_pool1d, 1),
-    F.max_pool2d: _max_pool(F.max_pool2d, 2),
-    F.max_pool3d: _max_pool(F.max_pool3d, 3),
+    # Both as `nn.functional` shows it to a mode, and as it is called from there.
+    F.max_pool2d: _max_pool2d,
+    torch.max_pool2d: _max_pool2d,
+    F.relu: _relu,
+    torch.relu: _relu,
 }
