@@ -65,10 +65,19 @@ def _convolution(native: Callable[..., Tensor], dimensions: int) -> Callable[...
     return convolution
 
 
-def _max_pool2d(input: Tensor, *args: Any, return_indices: bool = False, **kwargs: Any) -> Tensor:
+def _max_pool2d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
     if return_indices or input.dim() != 4:
-        return F.max_pool2d(input, *args, return_indices=return_indices, **kwargs)
-    return pooled(input, *args, **kwargs)
+        native: Any = F.max_pool2d
+        return native(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    return pooled(input, kernel_size, stride or None, padding, dilation, ceil_mode)
 
 
 def _relu(input: Tensor, inplace: bool = False) -> Tensor:

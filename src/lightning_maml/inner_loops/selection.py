@@ -134,8 +134,7 @@ class _Select(torch.autograd.Function):
         last = u.dim() == 4 and u.is_contiguous(memory_format=torch.channels_last) and not u.is_contiguous()
         if last:
             u, where = u.permute(0, 2, 3, 1), where.permute(0, 2, 3, 1)
-            selected = u.flatten(1, 2).gather(1, where.flatten(1, 2)).unflatten(1, where.shape[1:3])
-            return selected.permute(0, 3, 1, 2)
+            return u.flatten(1, 2).gather(1, where.flatten(1, 2)).view(where.shape).permute(0, 3, 1, 2)
         return u.flatten(-2).gather(-1, where.flatten(-2)).view(where.shape)
 
     @staticmethod
