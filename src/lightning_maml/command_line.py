@@ -121,8 +121,8 @@ def translate(argument: str) -> list[str]:
     return today
 
 
-def _meta_updates(*, _root_: Any) -> int:
-    """The meta-updates of the whole fit, for schedulers that need their number."""
+def _meta_updates(share: float = 1, *, _root_: Any) -> int:
+    """The meta-updates of the whole fit, or of a share of it, for schedules that need their number."""
     batches = _root_.data.datamodule.batches
     batches = batches if isinstance(batches, int) else batches.train
     limits = _root_.train.pl_trainer
@@ -134,8 +134,8 @@ def _meta_updates(*, _root_: Any) -> int:
     if limits.max_steps not in (None, -1):
         planned = limits.max_steps if planned is None else min(planned, limits.max_steps)
     if planned is None:
-        raise SettingError("train.pl_trainer.max_epochs", limits.max_epochs, "this lr_scheduler needs an end; set it")
-    return planned
+        raise SettingError("train.pl_trainer.max_epochs", limits.max_epochs, "a schedule needs an end; set it")
+    return round(share * planned)
 
 
 # What the YAMLs may write in `${…}`, here and in the processes of a launcher; `env` as OmegaConf 2.0 had it.

@@ -1,8 +1,43 @@
-"""What is learned and adapted (learners), and the outer loop around it."""
+"""What is learned and adapted (learners), what is asked for (objectives), and the outer loop around it."""
 
+from lightning_maml.algorithms.anil import ANIL
+from lightning_maml.algorithms.boil import BOIL
 from lightning_maml.algorithms.checkpoint import check_checkpoint
 from lightning_maml.algorithms.maml import MAML
+from lightning_maml.algorithms.maml_pp import MAMLPlusPlus
+from lightning_maml.algorithms.meta_sgd import MetaSGD
+from lightning_maml.algorithms.network_learner import FeatureLearner, NetworkLearner
+from lightning_maml.algorithms.objectives import (
+    DomainGeneralizationLoss,
+    FinalLoss,
+    InnerLossOnly,
+    MultiStepLoss,
+    ObjectiveSchedule,
+)
 from lightning_maml.algorithms.outer_loop import OuterLoop, ci95
+from lightning_maml.algorithms.protonet import ProtoNet
+from lightning_maml.algorithms.r2d2 import R2D2
 from lightning_maml.algorithms.trainer_settings import check_trainer_settings
+from lightning_maml.algorithms.unicorn_maml import UnicornMAML
 
-__all__ = ["MAML", "OuterLoop", "check_checkpoint", "check_trainer_settings", "ci95"]
+__all__ = [
+    "ANIL",
+    "BOIL",
+    "MAML",
+    "R2D2",
+    "DomainGeneralizationLoss",
+    "FeatureLearner",
+    "FinalLoss",
+    "InnerLossOnly",
+    "MAMLPlusPlus",
+    "MetaSGD",
+    "MultiStepLoss",
+    "NetworkLearner",
+    "ObjectiveSchedule",
+    "OuterLoop",
+    "ProtoNet",
+    "UnicornMAML",
+    "check_checkpoint",
+    "check_trainer_settings",
+    "ci95",
+]

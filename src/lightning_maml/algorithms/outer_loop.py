@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_maml.algorithms.objectives import FinalLoss, ObjectiveSchedule
 from lightning_maml.episodes import Episodes
-from lightning_maml.inner_loops import InnerLoop, Learner, Objective, Trajectory
+from lightning_maml.inner_loops import InnerLoop, Learner, Trajectory
 from lightning_maml.settings import NonFiniteLossError, SettingError, require_at_least
 
 
@@ -25,8 +26,8 @@ class OuterLoop(pl.LightningModule):
         inner_loop: how it adapts, and how the outer gradient is computed.
         outer_optimizer: makes the optimizer from θ, e.g. `partial(torch.optim.Adam, lr=1e-3)`.
         lr_scheduler: makes a scheduler from the optimizer, stepped after every meta-update; None for none.
-        objective: makes the outer objective from the number of inner steps (and takes `trace`).
-        num_inner_steps: inner steps in meta-training.
+        objective: the outer objective, which may change as training goes on; None for the final loss, MAML's.
+        num_inner_steps: inner steps in meta-training; 0 for methods that do not adapt by gradient.
         eval_inner_steps: inner steps in meta-validation and meta-test; None for as many as in meta-training.
         gradient_clip_val: largest 2-norm of the outer gradient; None for no clipping.
         accumulate: meta-batches whose mean gradient makes one meta-update.
@@ -45,7 +46,7 @@ class OuterLoop(pl.LightningModule):
         inner_loop: InnerLoop,
         outer_optimizer: Callable[[Iterable[Tensor]], Optimizer],
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
-        objective: Callable[..., Objective] = Objective.final,
+        objective: ObjectiveSchedule | None = None,
         num_inner_steps: int = 1,
         eval_inner_steps: int | None = None,
         gradient_clip_val: float | None = None,
@@ -53,7 +54,8 @@ class OuterLoop(pl.LightningModule):
         log_every_step: bool = False,
     ) -> None:
         super().__init__()
-        require_at_least(1, algorithm__num_inner_steps=num_inner_steps, algorithm__accumulate=accumulate)
+        require_at_least(0, algorithm__num_inner_steps=num_inner_steps)
+        require_at_least(1, algorithm__accumulate=accumulate)
         if eval_inner_steps is not None:
             require_at_least(0, algorithm__eval_inner_steps=eval_inner_steps)
         if gradient_clip_val is not None and not gradient_clip_val > 0:
@@ -63,15 +65,12 @@ class OuterLoop(pl.LightningModule):
         self.inner_loop = inner_loop
         self.num_inner_steps = num_inner_steps
         self.eval_inner_steps = num_inner_steps if eval_inner_steps is None else eval_inner_steps
-        self.objective = objective(num_inner_steps, trace=log_every_step)
+        self.objective: ObjectiveSchedule = FinalLoss() if objective is None else objective
         self.gradient_clip_val = gradient_clip_val
         self.accumulate = accumulate
         self.log_every_step = log_every_step
         self._outer_optimizer = outer_optimizer
         self._lr_scheduler = lr_scheduler
-        # Training makes no forward pass on the support set at φ_K, unless the objective asks for it.
-        known_at_the_end = log_every_step or bool(self.objective.support.get(num_inner_steps))
-        self._support_step = num_inner_steps if known_at_the_end else num_inner_steps - 1
         self._accumulated: list[Trajectory] = []
         self._test_parts: list[Trajectory] = []
         self._resumed: dict[str, Any] | None = None
@@ -91,9 +90,9 @@ class OuterLoop(pl.LightningModule):
         return [optimizer], [self._lr_scheduler(optimizer)]
 
     def training_step(self, episodes: Episodes, batch_idx: int) -> None:
-        trajectory, gradients = self.inner_loop(
-            self.learner, episodes, steps=self.num_inner_steps, objective=self.objective
-        )
+        steps = self.num_inner_steps
+        objective = self.objective(steps, self.global_step, trace=self.log_every_step)
+        trajectory, gradients = self.inner_loop(self.learner, episodes, steps=steps, objective=objective)
         assert gradients is not None
         self.manual_backward(self._surrogate(gradients))
         self._accumulated.append(trajectory)
@@ -185,7 +184,7 @@ class OuterLoop(pl.LightningModule):
         scheduler: Any = self.lr_schedulers()
         if scheduler is not None:
             scheduler.step()
-        metrics = _summary(trajectory, self._support_step) | {"gradient_norm": norm}
+        metrics = _of_training(trajectory) | {"gradient_norm": norm}
         if self.log_every_step:
             metrics |= _per_step(trajectory)
         metrics["lr"] = torch.tensor(optimizer.param_groups[0]["lr"])
@@ -197,21 +196,28 @@ class OuterLoop(pl.LightningModule):
         self.log_dict(metrics, logger=False)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self.global_step % every == 0:
-            values = {name: value.item() for name, value in metrics.items()}
+            values = {name: value.item() for name, value in metrics.items() if not value.isnan()}
             for logger in self.loggers:
                 logger.log_metrics(values, self.global_step)
 
 
-def _summary(trajectory: Trajectory, support_step: int = -1) -> dict[str, Tensor]:
-    """Means over tasks, query after adaptation and support at `support_step`."""
-    metrics = {
-        "outer_loss": trajectory.query_loss[:, -1].mean(),
-        "inner_loss": trajectory.support_loss[:, support_step].mean(),
-    }
+def _summary(trajectory: Trajectory) -> dict[str, Tensor]:
+    """Means over tasks after adaptation: outer of the query set, inner of the support set."""
+    metrics = {"outer_loss": trajectory.query_loss[:, -1].mean(), "inner_loss": trajectory.support_loss[:, -1].mean()}
     if trajectory.query_accuracy is not None and trajectory.support_accuracy is not None:
         metrics["outer_accuracy"] = trajectory.query_accuracy[:, -1].mean()
-        metrics["inner_accuracy"] = trajectory.support_accuracy[:, support_step].mean()
+        metrics["inner_accuracy"] = trajectory.support_accuracy[:, -1].mean()
     return metrics
+
+
+def _of_training(trajectory: Trajectory) -> dict[str, Tensor]:
+    """The same; where training made no forward pass on the support set at φ_K, that at φ_{K−1}; NaN if it made none."""
+    last = _summary(trajectory)
+    if trajectory.query_loss.shape[1] == 1:
+        return last
+    before = _summary(Trajectory(*(None if values is None else values[:, -2:-1] for values in trajectory)))  # type: ignore[arg-type]
+    inner = {name: torch.where(last[name].isnan(), before[name], last[name]) for name in last if "inner" in name}
+    return last | inner
 
 
 def _before(trajectory: Trajectory) -> dict[str, Tensor]:

@@ -151,7 +151,7 @@ def _batches_planned(trainer: pl.Trainer) -> int | None:
 def _readings(trainer: pl.Trainer, split: str) -> str:
     """The query's loss and accuracy, as far as known."""
     names = {"outer_loss": "loss {:.3f}", "outer_accuracy": "accuracy {:.1%}"}
-    known = trainer.callback_metrics
+    known = {name: value for name, value in trainer.callback_metrics.items() if not value.isnan()}
     parts = [text.format(float(known[f"{split}/{name}"])) for name, text in names.items() if f"{split}/{name}" in known]
     return ", ".join(parts)
 

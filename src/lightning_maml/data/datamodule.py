@@ -26,7 +26,7 @@ from lightning_maml.data.samples import (
     split_off_normalize,
 )
 from lightning_maml.data.source import class_name, class_sizes, create, is_about_a_file, reading_errors
-from lightning_maml.data.tasks import ClassTasks, RegressionTasks, TaskDataset, TaskSampler
+from lightning_maml.data.tasks import ClassTasks, DrawnTasks, TaskDataset, TaskSampler
 from lightning_maml.episodes import Episodes
 from lightning_maml.settings import SettingError, one_line, require_at_least
 
@@ -56,7 +56,7 @@ class MetaDataModule(pl.LightningDataModule):
         datasets: per split, what makes a torchmeta meta-dataset: a Hydra node with `_target_`, or a callable. It is
             called with `num_classes_per_task`, `transform`, `target_transform` and, for meta-training,
             `class_augmentations`; or, for torchmeta's toy regressions, with `num_samples_per_task` and `num_tasks`.
-        nway: classes of a task, per split; None for regression.
+        nway: classes of a task, per split; None for regression, and where the dataset has it fixed.
         kshot: `support` and `query` samples per class, each per split (per task, for regression).
         batch_size: tasks of a meta-batch, per split.
         batches: meta-batches of one pass, per split. In meta-training a pass is an epoch, with new tasks each time;
@@ -138,16 +138,26 @@ class MetaDataModule(pl.LightningDataModule):
 
     @property
     def num_outputs(self) -> int:
-        """Outputs of a network for these tasks: the number of ways, or the dimension of the regression target.
+        """Outputs of a network for these tasks: the largest number of ways, or the dimension of a regression target."""
+        if self._nway is None:
+            self.setup()
+            tasks = self._tasks["train"]
+            classes = tasks.num_classes if isinstance(tasks, DrawnTasks) else None
+            return classes or int(self.example("train").support_y.shape[-1])
+        return max(self._nway.values())
+
+    def require_one_width(self) -> None:
+        """For learners that take one number of ways.
 
         Raises:
-            SettingError: if the splits differ in their ways, since a head has one width.
+            SettingError: if the splits differ in their ways.
         """
-        if self._nway is None:
-            return int(self.example("train").support_y.shape[-1])
-        if len(set(self._nway.values())) > 1:
-            raise SettingError(f"{_PREFIX}.nway", self._nway, "this network's head has one width; give one value")
-        return self._nway["train"]
+        if self._nway is not None and len(set(self._nway.values())) > 1:
+            raise SettingError(
+                f"{_PREFIX}.nway",
+                self._nway,
+                "this method's head has one width; give one value, or use algorithm=protonet, r2d2 or unicorn_maml",
+            )
 
     def example(self, split: str) -> Episodes:
         """The first task of a split, as a meta-batch of one."""
@@ -204,7 +214,7 @@ class MetaDataModule(pl.LightningDataModule):
     def _build(self, split: str) -> TaskDataset:
         make, label = create(self._datasets[split]), f"{_PREFIX}.datasets.{split}"
         if "num_samples_per_task" in inspect.signature(make).parameters:
-            return RegressionTasks(make, self._seeds[split], split, self._shots[split], self._queries[split])
+            return DrawnTasks(make, self._seeds[split], split, self._shots[split], self._queries[split])
         if self._nway is None:
             raise SettingError(f"{_PREFIX}.nway", None, "classification needs the number of classes of a task")
         ensure_prepared(make, label)

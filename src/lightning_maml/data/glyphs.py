@@ -115,9 +115,13 @@ def characters(split: str) -> list[str]:
 def render(character: str, sample: int) -> np.ndarray:
     """One image, uint8 `[28, 28]`: a face, and a small random affine map, both decided by character and sample."""
     generator = np.random.Generator(np.random.Philox(key=[ord(character), sample]))
-    font = _font(FACES[int(generator.integers(len(FACES)))])
+    return draw(character, FACES[int(generator.integers(len(FACES)))], generator)
+
+
+def draw(character: str, face: str, generator: np.random.Generator) -> np.ndarray:
+    """A character of a face, white on black, under a small random affine map; uint8 `[28, 28]`."""
     canvas = Image.new("L", (_CANVAS, _CANVAS))
-    ImageDraw.Draw(canvas).text((_CANVAS / 2, _CANVAS / 2), character, fill=255, font=font, anchor="mm")
+    ImageDraw.Draw(canvas).text((_CANVAS / 2, _CANVAS / 2), character, fill=255, font=_font(face), anchor="mm")
     angle = np.deg2rad(generator.uniform(-12, 12))
     shear = generator.uniform(-0.15, 0.15)
     scale = generator.uniform(0.85, 1.15, size=2)

@@ -87,21 +87,31 @@ class ClassTasks(TorchmetaTasks):
         return [task[row] for row in support.flatten().tolist()], [task[row] for row in query.flatten().tolist()]
 
 
-class RegressionTasks(TorchmetaTasks):
-    """Regression: one function, `shots` + `queries` points of it.
+class DrawnTasks(TorchmetaTasks):
+    """Datasets that draw a task's samples themselves, in the way of torchmeta's toy regressions: `shots` + `queries`
+    points of one function.
 
     Args:
-        make: makes a toy dataset of torchmeta from `num_samples_per_task` and `num_tasks`.
+        make: makes such a dataset from `num_samples_per_task` and `num_tasks`.
     """
 
     def __init__(self, make: Callable[..., Any], seed: int, split: str, shots: int, queries: int) -> None:
         super().__init__(seed, split, shots, queries)
         self._make = make
 
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes there are, if the targets are labels."""
+        found: int | None = self._made()[0].num_classes
+        return found
+
+    def _made(self) -> Any:
+        return self._make(num_samples_per_task=self.shots + self.queries, num_tasks=2)
+
     def draw(self, index: int, seed: int) -> _DrawnSamples:
         # A fresh dataset for each task: torchmeta's own draw all tasks' inputs from one shared stream. Of two tasks,
         # because SinusoidAndLine makes half of them lines, in a random order.
-        meta_dataset = self._make(num_samples_per_task=self.shots + self.queries, num_tasks=2)
+        meta_dataset = self._made()
         meta_dataset.seed(seed)
         task = meta_dataset[0]
         samples = [task[index] for index in range(len(task))]

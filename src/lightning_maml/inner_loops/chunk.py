@@ -26,6 +26,11 @@ class Chunk(Protocol):
         """Support and query sets."""
         ...
 
+    @property
+    def num_tasks(self) -> int:
+        """How many tasks are held together."""
+        ...
+
     def having(self, data: Task | Episodes) -> "Chunk":
         """The same tasks with other, e.g. encoded, inputs."""
         ...
@@ -60,6 +65,10 @@ class SingleTask:
     @property
     def data(self) -> Task:
         return self._task
+
+    @property
+    def num_tasks(self) -> int:
+        return 1
 
     def having(self, data: Task | Episodes) -> "SingleTask":
         return SingleTask(self._learner, Task(*data), self._layers)
@@ -97,6 +106,10 @@ class ManyTasks:
     @property
     def data(self) -> Episodes:
         return self._episodes
+
+    @property
+    def num_tasks(self) -> int:
+        return self._episodes.num_tasks
 
     def having(self, data: Task | Episodes) -> "ManyTasks":
         return ManyTasks(self._learner, Episodes(*data))

@@ -27,6 +27,9 @@ class Learner(nn.Module, ABC):
     is a subclass that changes only what its paper changes.
     """
 
+    any_ways = False
+    """Whether one learner takes tasks of different numbers of ways."""
+
     def meta_parameters(self) -> dict[str, Tensor]:
         """θ by name: the parameters of this module that are not frozen."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}

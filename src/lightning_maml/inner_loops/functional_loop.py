@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 ChunkSize = int | Literal["auto"]
 
 
+_FASTEST_ON_CPU = 1e9  # bytes kept at once; with more a CPU is slower again (benchmarks/README.md)
 _TOLERANCE = 1e-6  # rounding in float64 stays below 1e-9, a wrong derivative rule above 1e-5
 
 
@@ -34,7 +35,8 @@ class FunctionalLoop(ABC):
 
     Args:
         inner_optimizer: a partial of `torch.optim.SGD`.
-        chunk_size: tasks at once; "auto" takes as many as fit into half of the free memory.
+        chunk_size: tasks at once; "auto" takes as many as fit into half of the free memory, and on a CPU no more than
+            are fastest.
         vectorized: whether the tasks of a chunk are computed at once; if not, chunks are single tasks.
     """
 
@@ -88,15 +90,15 @@ class FunctionalLoop(ABC):
                 torch.cuda.empty_cache()
 
     def _fitting(self, adaptation: Adaptation, meta: Parameters, episodes: Episodes) -> int:
-        """As many tasks as half of the free memory holds, by what one of them keeps for its gradient."""
+        """As many tasks as there is room for, by what one of them keeps for its gradient."""
         kept = _Kept()
         chunk = ManyTasks(adaptation.learner, Episodes(*(field[:1].clone() for field in episodes)))
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(kept.pack, kept.unpack):
             self.gradients(adaptation, meta, chunk, TaskRecord.empty(chunk.data, adaptation.steps))
-        fits = int(_free_memory(episodes.support_x.device) / 2 / max(kept.peak, 1))
-        if fits < episodes.num_tasks:
-            log.info("%s tasks at once, of %s: more do not fit into free memory", max(1, fits), episodes.num_tasks)
-        return max(1, fits)
+        size = max(1, int(_room(episodes.support_x.device) / max(kept.peak, 1)))
+        if size < episodes.num_tasks:
+            log.info("%s of %s tasks at once: each keeps %.0f MB", size, episodes.num_tasks, kept.peak / 1e6)
+        return size
 
     def _check(self, learner: Learner, episodes: Episodes, steps: int, objective: Objective) -> None:
         """Compare the gradient of two tasks at once with that of the same two one by one, in float64, on a copy.
@@ -133,6 +135,10 @@ class FunctionalLoop(ABC):
     def gradients(self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord) -> list[Tensor]:
         """The gradient of the objective, summed over the chunk's tasks, in the order of `meta`."""
 
+    def evaluate(self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord) -> None:
+        """Adapt without an outer graph; record support and query at every step."""
+        evaluate(adaptation, meta, chunk, record)
+
     def _in_chunks(
         self, adaptation: Adaptation, meta: Parameters, episodes: Episodes, *, evaluation: bool
     ) -> tuple[Trajectory, dict[str, Tensor] | None]:
@@ -143,7 +149,7 @@ class FunctionalLoop(ABC):
                 record = TaskRecord.empty(chunk.data, adaptation.steps)
                 records.append(record)
                 if evaluation:
-                    evaluate(adaptation, meta, chunk, record)
+                    self.evaluate(adaptation, meta, chunk, record)
                     continue
                 gradients = self.gradients(adaptation, meta, chunk, record)
                 sums = gradients if sums is None else list(torch._foreach_add(sums, gradients))
@@ -203,11 +209,11 @@ def _cuda(episodes: Episodes) -> list[torch.device]:
     return [episodes.support_x.device] if episodes.support_x.is_cuda else []
 
 
-def _free_memory(device: torch.device) -> int:
-    """Bytes that a device, or the machine, has free."""
+def _room(device: torch.device) -> float:
+    """Bytes that a chunk may keep: half of what the device, or the machine, has free."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+        return torch.cuda.mem_get_info(device)[0] / 2
+    return min(psutil.virtual_memory().available / 2, _FASTEST_ON_CPU)
 
 
 def _leaves(learner: Learner) -> dict[str, Tensor]:

@@ -69,7 +69,8 @@ class HigherLoop:
             for task in episodes.tasks():
                 record = TaskRecord.empty(task, steps)
                 if objective is None:
-                    self._evaluate(learner, meta, task, steps, record)
+                    constants = {name: theta.detach() for name, theta in meta.items()}
+                    self.adapt(learner, constants, task, steps, record, evaluation=True)
                 else:
                     outer_loss = self._unroll(learner, meta, task, steps, objective, record)
                     sums = _accumulate(sums, meta, outer_loss)
@@ -109,22 +110,30 @@ class HigherLoop:
                 adapted = _step(optimizer, inner_loss, adapted, learner.step_size(meta, step))
         return outer_loss
 
-    def _evaluate(self, learner: Learner, meta: Parameters, task: Task, steps: int, record: TaskRecord) -> None:
-        """Adapt without an outer graph; record support and query at every step."""
-        meta = {name: parameter.detach() for name, parameter in meta.items()}
+    def adapt(
+        self, learner: Learner, meta: Parameters, task: Task, steps: int, record: TaskRecord, *, evaluation: bool
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Adapt without an outer graph; record what adaptation computes anyway and, for an evaluation, support and
+        query at every step. Returns φ_0, as a function of `meta`, and φ_K."""
         task = learner.encode(meta, task)
-        adapted = {name: value.detach().requires_grad_() for name, value in learner.start(meta, task).items()}
+        start = learner.start(meta, task)
+        meta = {name: parameter.detach() for name, parameter in meta.items()}
+        adapted = {name: value.detach().requires_grad_() for name, value in start.items()}
         optimizer = self._differentiable_optimizer(adapted, differentiable=False)
+        task = Task(*(field.detach() for field in task))
         for step in range(steps + 1):
-            with torch.no_grad():
-                output = learner.predict(meta, adapted, task.query_x, step)
-                record.add("query", step, learner.loss(output, task.query_y), output, task.query_y)
-            with torch.set_grad_enabled(step < steps):
-                output = learner.predict(meta, adapted, task.support_x, step)
-                loss = learner.loss(output, task.support_y)
-            record.add("support", step, loss, output, task.support_y)
+            if evaluation:
+                with torch.no_grad():
+                    output = learner.predict(meta, adapted, task.query_x, step)
+                    record.add("query", step, learner.loss(output, task.query_y), output, task.query_y)
+            if evaluation or step < steps:
+                with torch.set_grad_enabled(step < steps):
+                    output = learner.predict(meta, adapted, task.support_x, step)
+                    loss = learner.loss(output, task.support_y)
+                record.add("support", step, loss, output, task.support_y)
             if step < steps:
                 adapted = _step(optimizer, loss, adapted, learner.step_size(meta, step))
+        return start, adapted
 
     def _differentiable_optimizer(self, adapted: Parameters, *, differentiable: bool) -> Any:
         # torch's optimizers take leaves only; a group each, so that a learner can give every entry its own step size.

@@ -73,11 +73,13 @@ class RecomputeLoop(FunctionalLoop):
                 adjoint, sums = self._segment(adaptation, meta, chunk, first, at, record, adjoint, sources, sums)
 
         # What is left: through φ_0, and through what was computed before adaptation.
-        of_meta, of_inputs = sums[: len(meta)], sums[len(meta) :]
         outputs = [(value, adjoint[f"adapted.{name}"]) for name, value in started.items()]
-        outputs += list(zip(_floats(encoded), of_inputs, strict=True)) if inputs else []
-        through = _pull(outputs, list(meta.values()))
-        return list(torch._foreach_add(of_meta, through))
+        through = torch._foreach_add(_pull(outputs, sources), sums)
+        of_meta, of_inputs = through[: len(meta)], through[len(meta) :]
+        if not inputs:
+            return list(of_meta)
+        before = _pull(list(zip(_floats(encoded), of_inputs, strict=True)), list(meta.values()))
+        return list(torch._foreach_add(of_meta, before))
 
     def _segment(
         self,

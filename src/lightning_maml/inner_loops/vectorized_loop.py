@@ -18,7 +18,8 @@ class VectorizedLoop(FunctionalLoop):
     Args:
         inner_optimizer: a partial of `torch.optim.SGD`, with momentum, Nesterov, weight decay and dampening as there.
         chunk_size: tasks at once; their graphs are in memory together. "auto" takes all of the meta-batch, or as many
-            as fit into half of the free memory. With 1 nothing is batched, and `FastLayers` alone makes the difference.
+            as fit into half of the free memory, on a CPU into a gigabyte. With 1 nothing is batched, and
+            `FastLayers` alone makes the difference.
 
     Raises:
         SettingError: for another inner optimizer, or a chunk size below 1.

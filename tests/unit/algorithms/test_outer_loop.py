@@ -226,7 +226,6 @@ def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_path:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_inner_steps": 0}, "algorithm.num_inner_steps=0"),
         ({"num_inner_steps": -1}, "algorithm.num_inner_steps=-1"),
         ({"eval_inner_steps": -1}, "algorithm.eval_inner_steps=-1"),
         ({"gradient_clip_val": -1.0}, "algorithm.gradient_clip_val=-1.0"),

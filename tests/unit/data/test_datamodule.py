@@ -54,8 +54,9 @@ def test_ways_and_shots_per_split() -> None:
         nway={"train": 10, "val": 5, "test": 5}, kshot={"support": {"train": 3, "val": 1, "test": 1}, "query": 2}
     )
     assert [data.example(split).support_x.shape[1] for split in ("train", "val", "test")] == [30, 5, 5]
-    with pytest.raises(SettingError, match="head has one width"):
-        _ = data.num_outputs
+    assert data.num_outputs == 10
+    with pytest.raises(SettingError, match=r"data.datamodule.nway=.*head has one width.*algorithm=protonet"):
+        data.require_one_width()
 
 
 def absent(folder: Path, **settings: Any) -> Any:

@@ -234,7 +234,7 @@ def test_a_network_that_cannot_be_batched_is_refused_with_the_reason(loop: Any, 
 
 def test_the_chunk_that_fits_is_found_for_each_size_of_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small task first; of one that keeps more, fewer fit, and a first meta-batch of one task is no bound."""
-    monkeypatch.setattr("lightning_maml.inner_loops.functional_loop._free_memory", lambda _: 2_000_000)
+    monkeypatch.setattr("lightning_maml.inner_loops.functional_loop._room", lambda _: 1_000_000)
     loop, learner = VectorizedLoop(SGD), MAML(small_conv4())
     sizes = []
     for episodes in (classification(1), classification(1, shots=8, queries=8), classification(9)):

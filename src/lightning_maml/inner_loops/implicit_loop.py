@@ -1,0 +1,270 @@
+"""iMAML: the outer gradient from the solution of the inner problem, not from the way to it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_maml.inner_loops.chunk import Chunk, of_split
+from lightning_maml.inner_loops.contracts import Learner, Parameters, TaskRecord
+from lightning_maml.inner_loops.functional_loop import ChunkSize, FunctionalLoop
+from lightning_maml.inner_loops.linear_solvers import Product, conjugate_gradient, neumann_series
+from lightning_maml.inner_loops.sgd import Descent
+from lightning_maml.inner_loops.unrolled import Adaptation
+from lightning_maml.settings import SettingError, require_at_least
+
+InnerSolver = Literal["gradient_descent", "hessian_free"]
+OuterSolver = Literal["cg", "neumann", "finite_difference"]
+
+_HALVINGS = 10  # of a Newton step
+_DECREASE = 1e-4  # of what the slope promises that a step must bring (Armijo)
+
+
+class ImplicitLoop(FunctionalLoop):
+    """Model-agnostic meta-learning with implicit gradients (Rajeswaran et al. 2019, "Meta-Learning with Implicit
+    Gradients", equations 3 to 6): adaptation solves, from φ_0(θ),
+
+        φ* = argmin_φ  L_support(φ) + (λ/2)‖φ − φ_0‖²
+
+    in K steps, and the outer gradient is that of the solution,
+
+        ∇_{φ_0} L_query(φ*) = (I + ∇²L_support(φ*)/λ)⁻¹ ∇_φ L_query(φ*)
+
+    however it was found: memory does not depend on K, and there is an error as long as φ_K is not φ*.
+
+    Args:
+        inner_optimizer: a partial of `torch.optim.SGD`, for gradient descent.
+        proximal: λ. (Betty's 0.25·‖φ − θ‖² is λ = 0.5; the paper's Omniglot runs use λ = 2.)
+        inner_solver: "gradient_descent", K steps of SGD; "hessian_free", K Newton steps, each by conjugate gradients
+            and a line search.
+        inner_cg_steps: conjugate-gradient steps of a Newton step.
+        outer_solver: how the inverse is applied. "cg": conjugate gradients; "neumann": the series
+            η Σ (I − ηA)^i; "finite_difference": conjugate gradients again, with products of the Hessian from two
+            gradients, which need no second derivative of the network.
+        outer_steps: products with the Hessian.
+        neumann_step_size: η, below 2 over the largest eigenvalue of I + ∇²L/λ.
+        proximal_in_evaluation: whether validation and test adapt with the proximal term, too.
+        vectorized: all tasks of a chunk at once; or one by one.
+        chunk_size: tasks at once, if vectorized.
+
+    Raises:
+        SettingError: for another inner optimizer, or a setting out of its range.
+    """
+
+    def __init__(
+        self,
+        inner_optimizer: Callable[..., Optimizer],
+        proximal: float = 2.0,
+        inner_solver: InnerSolver = "gradient_descent",
+        inner_cg_steps: int = 5,
+        outer_solver: OuterSolver = "cg",
+        outer_steps: int = 5,
+        neumann_step_size: float = 0.1,
+        proximal_in_evaluation: bool = True,
+        vectorized: bool = False,
+        chunk_size: ChunkSize = "auto",
+    ) -> None:
+        super().__init__(inner_optimizer, chunk_size, vectorized=vectorized)
+        require_at_least(1, inner_loop__inner_cg_steps=inner_cg_steps, inner_loop__outer_steps=outer_steps)
+        for name, value in (("proximal", proximal), ("neumann_step_size", neumann_step_size)):
+            if not value > 0:
+                raise SettingError(f"inner_loop.{name}", value, "give a positive number")
+        for name, choice, choices in (
+            ("inner_solver", inner_solver, get_args(InnerSolver)),
+            ("outer_solver", outer_solver, get_args(OuterSolver)),
+        ):
+            if choice not in choices:
+                raise SettingError(f"inner_loop.{name}", choice, f"choose from {', '.join(choices)}")
+        self._proximal = proximal
+        self._inner_solver = inner_solver
+        self._inner_cg_steps = inner_cg_steps
+        self._outer_solver = outer_solver
+        self._outer_steps = outer_steps
+        self._neumann_step_size = neumann_step_size
+        self._proximal_in_evaluation = proximal_in_evaluation
+
+    def gradients(self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord) -> list[Tensor]:
+        objective = adaptation.objective
+        if set(objective.query) - {adaptation.steps} or objective.support:
+            raise ValueError(
+                "implicit gradients are of the solution alone; weigh the last query loss, and nothing else"
+            )
+        if type(adaptation.learner).encode is not Learner.encode:
+            raise SettingError(
+                "inner_loop", "implicit", "this method's features are learned outside the inner problem; use higher"
+            )
+        constants = {name: value.detach() for name, value in meta.items()}
+        start = chunk.start(meta)
+        at = self._solve(adaptation, constants, chunk, start, self._proximal, record, evaluation=objective.trace)
+
+        adapted = {name: value.detach().requires_grad_() for name, value in at.items()}
+        losses, outputs = chunk.losses(meta, adapted, "query", adaptation.steps)
+        record.add("query", adaptation.steps, losses, outputs, of_split(chunk.data, "query")[1])
+        weighted = objective.query.get(adaptation.steps, 0.0) * losses.sum()
+        sources = [*adapted.values(), *meta.values()]
+        slopes = torch.autograd.grad(weighted, sources, materialize_grads=True)
+        values = list(adapted.values())
+        back = self._through_the_solution(adaptation, constants, chunk, values, list(adapted), slopes[: len(adapted)])
+        outputs_of_start = [value for value in start.values() if value.requires_grad]
+        cotangents = [one for value, one in zip(start.values(), back, strict=True) if value.requires_grad]
+        through = torch.autograd.grad(
+            outputs_of_start, list(meta.values()), cotangents, allow_unused=True, materialize_grads=True
+        )
+        return list(torch._foreach_add(list(slopes[len(adapted) :]), list(through)))
+
+    def evaluate(self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord) -> None:
+        meta = {name: value.detach() for name, value in meta.items()}
+        proximal = self._proximal if self._proximal_in_evaluation else 0.0
+        self._solve(adaptation, meta, chunk, chunk.start(meta), proximal, record, evaluation=True)
+
+    def _solve(
+        self,
+        adaptation: Adaptation,
+        meta: Parameters,
+        chunk: Chunk,
+        start: Parameters,
+        proximal: float,
+        record: TaskRecord,
+        *,
+        evaluation: bool,
+    ) -> dict[str, Tensor]:
+        """φ_K. Records the support loss of every step and, for an evaluation, the query losses and the last one."""
+        origin = {name: value.detach() for name, value in start.items()}
+        at = Descent(origin, {})
+        for step in range(adaptation.steps + 1):
+            at = Descent({name: value.detach().requires_grad_() for name, value in at.adapted.items()}, at.momentum)
+            if evaluation:
+                with torch.no_grad():
+                    losses, outputs = chunk.losses(meta, at.adapted, "query", step)
+                record.add("query", step, losses, outputs, of_split(chunk.data, "query")[1])
+            if not (evaluation or step < adaptation.steps):
+                continue
+            losses, outputs = chunk.losses(meta, at.adapted, "support", step)
+            record.add("support", step, losses, outputs, of_split(chunk.data, "support")[1])
+            if step == adaptation.steps:
+                continue
+            problem = _Problem(chunk, meta, step, list(at.adapted), proximal)
+            if self._inner_solver == "gradient_descent":
+                slopes = problem.slope(losses, at.adapted, origin)
+                with torch.no_grad():
+                    gradients = problem.split(slopes, at.adapted)
+                    at = adaptation.sgd.step(at, gradients, adaptation.learner.step_size(meta, step))
+            else:
+                at = Descent(self._newton_step(problem, losses, at.adapted, origin), {})
+        return {name: value.detach() for name, value in at.adapted.items()}
+
+    def _newton_step(
+        self, problem: "_Problem", losses: Tensor, adapted: Parameters, origin: Parameters
+    ) -> dict[str, Tensor]:
+        """A step of Newton's method, as far as conjugate gradients know it, halved until it brings something."""
+        slope = problem.slope(losses, adapted, origin, create_graph=True)
+        direction = conjugate_gradient(problem.hessian(slope, adapted), -slope.detach(), self._inner_cg_steps)
+        with torch.no_grad():
+            promised = (slope * direction).sum(dim=1)
+            before, size = problem.value(adapted, origin), torch.ones_like(promised)
+            for _ in range(_HALVINGS):
+                tried = problem.moved(adapted, size[:, None] * direction)
+                fails = problem.value(tried, origin) > before + _DECREASE * size * promised
+                if not fails.any():
+                    break
+                size = torch.where(fails, size / 2, size)
+            return problem.moved(adapted, torch.where(fails, 0, size)[:, None] * direction)
+
+    def _through_the_solution(
+        self,
+        adaptation: Adaptation,
+        meta: Parameters,
+        chunk: Chunk,
+        values: Sequence[Tensor],
+        names: Sequence[str],
+        slopes: Sequence[Tensor],
+    ) -> list[Tensor]:
+        """(I + ∇²L_support(φ)/λ)⁻¹ applied to the slopes of the query loss."""
+        problem = _Problem(chunk, meta, adaptation.steps, list(names), self._proximal)
+        adapted = dict(zip(names, values, strict=True))
+        b = problem.flat(slopes)
+        if self._outer_solver == "finite_difference":
+            product = problem.hessian_by_differences(adapted)
+        else:
+            losses, _ = chunk.losses(meta, adapted, "support", adaptation.steps)
+            product = problem.hessian(problem.slope(losses, adapted, adapted, create_graph=True), adapted)
+        if self._outer_solver == "neumann":
+            solution = neumann_series(
+                lambda v: product(v) / self._proximal, b, self._outer_steps, self._neumann_step_size
+            )
+        else:
+            solution = conjugate_gradient(lambda v: product(v) / self._proximal, b, self._outer_steps)
+        return list(problem.split(solution, adapted).values())
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """The inner problem of the tasks of a chunk, at one step, over vectors [tasks, n]: F(φ) = L + (λ/2)‖φ − φ_0‖²."""
+
+    chunk: Chunk
+    meta: Parameters
+    step: int
+    names: list[str]
+    proximal: float
+
+    def flat(self, values: Sequence[Tensor]) -> Float[Tensor, "tasks n"]:
+        return torch.cat([value.reshape(self.chunk.num_tasks, -1) for value in values], dim=1)
+
+    def split(self, vectors: Float[Tensor, "tasks n"], like: Parameters) -> dict[str, Tensor]:
+        """As parameters of the shapes of `like`."""
+        shapes = [like[name].shape for name in self.names]
+        parts: Any = torch.split(vectors, [shape.numel() // self.chunk.num_tasks for shape in shapes], dim=1)
+        return {name: part.reshape(shape) for name, part, shape in zip(self.names, parts, shapes, strict=True)}
+
+    def moved(self, adapted: Parameters, by: Float[Tensor, "tasks n"]) -> dict[str, Tensor]:
+        return {name: adapted[name] + part for name, part in self.split(by, adapted).items()}
+
+    def value(self, adapted: Parameters, origin: Parameters) -> Float[Tensor, " tasks"]:
+        """F of each task."""
+        losses, _ = self.chunk.losses(self.meta, adapted, "support", self.step)
+        away = self.flat([adapted[name] - origin[name] for name in self.names])
+        return losses.reshape(-1) + self.proximal / 2 * (away * away).sum(dim=1)
+
+    def slope(
+        self, losses: Tensor, adapted: Parameters, origin: Parameters, *, create_graph: bool = False
+    ) -> Float[Tensor, "tasks n"]:
+        """∇F, from the losses at φ."""
+        values = [adapted[name] for name in self.names]
+        slopes = torch.autograd.grad(
+            losses.sum(), values, create_graph=create_graph, allow_unused=True, materialize_grads=True
+        )
+        away = self.flat([(adapted[name] - origin[name]).detach() for name in self.names])
+        return self.flat(slopes) + self.proximal * away
+
+    def hessian(self, slope: Float[Tensor, "tasks n"], adapted: Parameters) -> Product:
+        """v ↦ ∇²F v, from a slope that has its graph."""
+        values = [adapted[name] for name in self.names]
+
+        def product(v: Float[Tensor, "tasks n"]) -> Float[Tensor, "tasks n"]:
+            if not slope.requires_grad:  # a loss that is linear in φ
+                return self.proximal * v
+            second = torch.autograd.grad(slope, values, v, retain_graph=True, allow_unused=True, materialize_grads=True)
+            return self.flat(second) + self.proximal * v
+
+        return product
+
+    def hessian_by_differences(self, adapted: Parameters) -> Product:
+        """The same from two gradients: (∇L(φ + εv) − ∇L(φ − εv))/2ε + λv, with ε‖v‖ a cube root of rounding of ‖φ‖."""
+        size = self.flat([adapted[name].detach() for name in self.names]).norm(dim=1, keepdim=True).clamp_min(1)
+        step = torch.finfo(size.dtype).eps ** (1 / 3) * size
+
+        def product(v: Float[Tensor, "tasks n"]) -> Float[Tensor, "tasks n"]:
+            epsilon = step / v.norm(dim=1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
+            slopes = []
+            for sign in (1, -1):
+                moved = self.moved(adapted, sign * epsilon * v)
+                moved = {name: value.detach().requires_grad_() for name, value in moved.items()}
+                losses, _ = self.chunk.losses(self.meta, moved, "support", self.step)
+                slopes.append(self.slope(losses, moved, moved))
+            return (slopes[0] - slopes[1]) / (2 * epsilon) + self.proximal * v
+
+        return product

@@ -1,0 +1,47 @@
+"""Reptile: towards the adapted parameters."""
+
+import torch
+from torch import Tensor
+
+from lightning_maml.episodes import Episodes
+from lightning_maml.inner_loops.contracts import Learner, Objective, TaskRecord, Trajectory, stack_records
+from lightning_maml.inner_loops.higher_loop import HigherLoop
+from lightning_maml.settings import require_at_least
+
+
+class ReptileLoop(HigherLoop):
+    """Hands over, in place of an outer gradient, the way back from where adaptation ended (Nichol et al. 2018, "On
+    First-Order Meta-Learning Algorithms", algorithm 2):
+
+        g = mean over tasks of (θ − φ_K),   φ_{k+1} = U(φ_k, ∇_φ L_support(φ_k)),   φ_0 = θ
+
+    so that an outer step θ ← θ − ε·g of plain SGD is Reptile's θ ← θ + ε·(φ_K − θ). Training uses no query set (an
+    objective's weights play no part), and nothing is differentiated twice. Evaluation is `HigherLoop`'s.
+
+    Args:
+        inner_optimizer: makes U, any optimizer that higher knows.
+    """
+
+    def __call__(
+        self, learner: Learner, episodes: Episodes, *, steps: int, objective: Objective | None = None
+    ) -> tuple[Trajectory, dict[str, Tensor] | None]:
+        """See `InnerLoop`. Whatever does not adapt has gradient zero."""
+        if objective is None:
+            return super().__call__(learner, episodes, steps=steps)
+        require_at_least(0, algorithm__num_inner_steps=steps)
+        meta = {name: theta.detach().requires_grad_() for name, theta in learner.meta_parameters().items()}
+        sums = {name: torch.zeros_like(theta) for name, theta in meta.items()}
+        records = []
+        with torch.enable_grad():
+            for task in episodes.tasks():
+                record = TaskRecord.empty(task, steps)
+                before, after = self.adapt(learner, meta, task, steps, record, evaluation=objective.trace)
+                # Through φ_0(θ), so that a learner whose start is a function of θ is moved by what it is made of.
+                way = [(start - after[name]).detach() for name, start in before.items()]
+                back = torch.autograd.grad(
+                    list(before.values()), list(meta.values()), way, allow_unused=True, materialize_grads=True
+                )
+                sums = {name: total + one for (name, total), one in zip(sums.items(), back, strict=True)}
+                records.append(record)
+        trajectory = stack_records(records, classification=not episodes.query_y.is_floating_point())
+        return trajectory, {name: total / episodes.num_tasks for name, total in sums.items()}
