@@ -238,10 +238,13 @@ def _per_step(trajectory: Trajectory) -> dict[str, Tensor]:
 
 
 def _intervals(trajectory: Trajectory) -> dict[str, Tensor]:
-    """Half-widths of 95 % intervals over tasks, query after adaptation."""
-    metrics = {"outer_loss_ci95": ci95(trajectory.query_loss)[-1]}
-    if trajectory.query_accuracy is not None:
-        metrics["outer_accuracy_ci95"] = ci95(trajectory.query_accuracy)[-1]
+    """Half-widths of 95 % intervals over tasks: of the query set after adaptation and after each inner step."""
+    metrics = {}
+    for name, values in (("outer_loss", trajectory.query_loss), ("outer_accuracy", trajectory.query_accuracy)):
+        if values is not None:
+            halves = ci95(values)
+            metrics[f"{name}_ci95"] = halves[-1]
+            metrics |= {f"{name}_ci95/step_{k}": half for k, half in enumerate(halves)}
     return metrics
 
 

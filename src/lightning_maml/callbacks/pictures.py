@@ -90,7 +90,7 @@ def draw_curves(rows: Iterable[dict[str, Any]], path: Path) -> None:
                 marker = "o" if split == "metaval" or len(points) == 1 else None
                 steps, values = zip(*points, strict=True)
                 axes.plot(steps, values, color=colour, label=name, marker=marker, markersize=4)
-        _finish(axes, "meta-updates", f"{label} after adaptation", percent=metric == "outer_accuracy")
+        finish(axes, "meta-updates", f"{label} after adaptation", percent=metric == "outer_accuracy")
         axes.legend(frameon=False)
     figure.suptitle("Learning curves")
     figure.savefig(path, dpi=150)
@@ -105,16 +105,19 @@ def draw_adaptation(
     axes.errorbar(range(len(means)), means, yerr=intervals, color=BLUE, marker="o", capsize=4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     what = "query accuracy" if is_accuracy else "query loss"
-    _finish(axes, "inner steps", what, percent=is_accuracy)
+    finish(axes, "inner steps", what, percent=is_accuracy)
     axes.set_title(f"Adaptation on {num_tasks} meta-test tasks (bars: 95 % interval)", fontsize=10)
     figure.savefig(path, dpi=150)
 
 
-def _finish(axes: Axes, x: str, y: str, *, percent: bool) -> None:
+def finish(axes: Axes, x: str, y: str, *, percent: bool = False, percent_x: bool = False) -> None:
+    """What all axes here have: labels, percentages where they are meant, a faint grid, no frame."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     if percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    if percent_x:
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(alpha=0.3)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

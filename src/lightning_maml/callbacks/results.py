@@ -23,21 +23,24 @@ class Results(pl.Callback):
 
     Args:
         run_dir: the run's folder.
+        seed, eval_seed: those of the run and of its test tasks, for `metrics.json`.
     """
 
-    def __init__(self, run_dir: str) -> None:
+    def __init__(self, run_dir: str, seed: int | None = None, eval_seed: int | None = None) -> None:
         self._run_dir = Path(run_dir)
+        self._seeds = {"seed": seed, "eval_seed": eval_seed}
 
     @rank_zero_only
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, OuterLoop)
         metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            metrics_json = {
+            metrics_json: dict[str, float | None] = {
                 name: value if math.isfinite(value) else None  # JSON knows no NaN
                 for name, value in metrics.items()
                 if name.startswith("metatest/")
             }
+            metrics_json |= self._seeds | {"metatest/num_tasks": len(pl_module.test_trajectory.query_loss)}
             (self._run_dir / "metrics.json").write_text(json.dumps(metrics_json, indent=2) + "\n")
             write_tasks(pl_module.test_trajectory, self._run_dir / "tasks.csv")
         log.info("\n%s", as_table(metrics, len(pl_module.test_trajectory.query_loss)))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch._C._functorch import is_batchedtensor
 
 from lightning_maml.inner_loops.folding import folded, per_task
 
@@ -30,16 +31,22 @@ def convolved(
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    x = x if is_batchedtensor(x) else _laid_out(x)
     options = (list(stride), list(padding), list(dilation), False, [0] * len(stride))
     y: Tensor = _Convolution.apply(x, weight, bias, options, groups)
     return y
 
 
+def _laid_out(x: Tensor) -> Tensor:
+    """Channels last on a CPU, where max-pooling is then ten times as fast; derivatives follow the layout of x."""
+    if x.dim() != 4 or x.device.type != "cpu":
+        return x
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # says so of a single channel, too
+
+
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...], groups: int) -> Tensor:
-        if x.dim() == 4 and x.device.type == "cpu":
-            x = x.contiguous(memory_format=torch.channels_last)  # in which max-pooling is ten times as fast
         y: Tensor = _native(x, weight, bias, *options, groups)
         return y
 
@@ -64,7 +71,7 @@ class _Convolution(torch.autograd.Function):
         groups: int,
     ) -> tuple[Tensor, int]:
         """The tasks are groups of a grouped convolution."""
-        x, weight = folded(x, in_dims[0], info), per_task(weight, in_dims[1], info)
+        x, weight = _laid_out(folded(x, in_dims[0], info)), per_task(weight, in_dims[1], info)
         bias = None if bias is None else per_task(bias, in_dims[2], info)
         y: Any = _Convolution.apply(x, weight, bias, options, groups * info.batch_size)
         return y.unflatten(1, (info.batch_size, -1)), 1

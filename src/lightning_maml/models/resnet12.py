@@ -22,7 +22,8 @@ class ResNet12(nn.Module):
         input_shape: channels, height and width of an image.
         num_outputs: outputs of the head; the number of ways.
         channels: of each block. (Narrower ones, e.g. [64, 128, 256, 512], are common too.)
-        drop_block: probability of DropBlock after each of the last two blocks, in training; 0 for none.
+        drop_block: probability of DropBlock after each of the last two blocks, in training; 0 for none. vmap
+            does not know it: with it, `inner_loop=vectorized` is refused.
         block_size: side of what DropBlock drops, in pixels of its map.
 
     Raises:

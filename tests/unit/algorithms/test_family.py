@@ -241,7 +241,7 @@ def test_r2d2_solves_the_ridge_regression() -> None:
     [
         (SGD, small_conv4, classification),
         (partial(torch.optim.SGD, lr=LR, momentum=0.5), small_conv4, classification),
-        (partial(torch.optim.Adam, lr=0.01), small_mlp, regression),
+        (partial(torch.optim.Adam, lr=0.01, eps=1e-13), small_mlp, regression),
     ],
 )
 def test_reptile_hands_over_the_way_back_and_needs_no_query_set(optimizer: Any, make: Any, draw: Any) -> None:

@@ -88,7 +88,7 @@ def unrolled(network: nn.Module, episodes: Episodes, steps: int, proximal: float
 
 
 def test_on_a_conv4_it_converges_to_the_unrolled_gradient_of_the_proximal_problem() -> None:
-    """λ is so large that the problem is convex, and its solution is not at a kink of ReLU, where there is no Hessian."""
+    """λ is so large that the problem is convex, and its solution is at no kink of ReLU, where there is no Hessian."""
     torch.manual_seed(3)
     network = Conv4((1, 8, 8), 3, num_layers=2, num_filters=4, downsample="stride").double()
     episodes = classification(2)

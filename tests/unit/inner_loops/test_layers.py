@@ -1,5 +1,6 @@
 """The layers that a loop computes in its own way give PyTorch's values and derivatives."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -73,6 +74,21 @@ def test_derivatives_of_max_pooling_and_relu_by_finite_differences(layout: Any, 
     torch.testing.assert_close(ours(x), F.relu(F.max_pool2d(x.pow(2), 2, **options) - 0.2))
     assert torch.autograd.gradcheck(ours, (x,))
     assert torch.autograd.gradgradcheck(ours, (x,))
+
+
+@pytest.mark.parametrize("tasks", [None, 3])
+def test_images_and_their_second_derivatives_lie_channels_last_on_a_cpu(tasks: int | None) -> None:
+    """One tensor in another layout makes every operation after it several times as slow."""
+    many = () if tasks is None else (tasks,)
+    x, weight = drawn(*many, 2, 1, 6, 6).float(), drawn(*many, 4, 1, 3, 3).float().requires_grad_()
+    function = partial(convolved, bias=None, stride=[1, 1], padding=[1, 1], dilation=[1, 1], groups=1)
+    y = function(x, weight) if tasks is None else torch.func.vmap(function)(x, weight)
+    seed = torch.ones_like(y).requires_grad_()
+    (slope,) = torch.autograd.grad(y, weight, seed, create_graph=True)
+    (second,) = torch.autograd.grad(slope.pow(2).sum(), seed)
+    for image in (y, second):
+        side_by_side = image if tasks is None else image.movedim(0, 1).flatten(1, 2)
+        assert side_by_side.stride(1) == 1 and not image.is_contiguous()
 
 
 def test_of_equal_values_max_pooling_selects_the_first_as_pytorch_does() -> None:

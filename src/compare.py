@@ -1,0 +1,39 @@
+"""Compare finished runs on the test tasks that they share: python src/compare.py RUN_A RUN_B …
+
+A run is the folder that it left. Prints each run's query accuracy (loss, for regression), its difference to the first
+run's with a 95 % interval, and the paired t-test; draws the differences.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lightning_maml import command_line
+
+
+def main() -> None:
+    """Read the arguments, print the table and draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="a run's folder; at least two")
+    parser.add_argument("--output", type=Path, default=Path("comparison.png"), help="where the picture goes")
+    arguments = parser.parse_args()
+    if len(arguments.runs) < 2:
+        parser.error("give at least two runs")
+    from rich.console import Console  # these take a second, and --help should not
+
+    from lightning_maml.callbacks.comparison import compare, comparison_table, draw_comparison
+
+    try:
+        metric, differences = compare(arguments.runs)
+        draw_comparison(metric, differences, arguments.output)
+    except Exception as error:
+        line = command_line.explain(error) or (f"--output: {error}" if isinstance(error, OSError) else None)
+        if line is None:
+            raise
+        sys.exit(f"error: {line}")
+    Console(width=None if sys.stdout.isatty() else 120).print(comparison_table(metric, differences))
+    print(f"the differences, drawn: {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Finished runs against each other, task by task: runs with the same `eval_seed` are tested on the same tasks."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+from rich.table import Table
+from scipy import stats
+
+from lightning_maml.callbacks.pictures import BLUE, finish
+from lightning_maml.settings import SettingError
+
+_SAME = ("eval_seed", "nway", "kshot", "datasets")  # what decides the tasks of a test
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A run's metric, and how much it differs from the first run's on the same tasks.
+
+    Attributes:
+        name: the run's folder.
+        mean: over tasks.
+        ci95: half of the 95 % interval of the mean.
+        difference: mean of (this run − the first) over tasks; None for the first.
+        difference_ci95: half of its 95 % interval, t·s/√n of the differences.
+        p_value: of the paired t-test that there is no difference.
+    """
+
+    name: str
+    mean: float
+    ci95: float
+    difference: float | None = None
+    difference_ci95: float | None = None
+    p_value: float | None = None
+
+
+def compare(runs: Sequence[Path]) -> tuple[str, list[Difference]]:
+    """The metric that was compared (query accuracy, or loss for regression), and a line for each run.
+
+    Raises:
+        SettingError: if a folder is not that of a tested run, or two runs were tested on different tasks.
+    """
+    tasks = [_tasks(run) for run in runs]
+    facts = [_facts(run) for run in runs]
+    for run, found, known in zip(runs[1:], facts[1:], tasks[1:], strict=True):
+        other = next((name for name in _SAME if found[name] != facts[0][name]), None)
+        if other is not None or len(known) != len(tasks[0]):
+            what = "the number of tasks" if other is None else f"data.datamodule.{other}"
+            raise SettingError(
+                "RUN", run, f"it was tested on other tasks than {runs[0]}: {what} differs; test it again"
+            )
+    metric = "outer_accuracy" if all("outer_accuracy" in known[0] for known in tasks) else "outer_loss"
+    values = [np.array([float(task[metric]) for task in known]) for known in tasks]
+    return metric, [_difference(str(run), one, values[0]) for run, one in zip(runs, values, strict=True)]
+
+
+def _difference(name: str, values: np.ndarray, first: np.ndarray) -> Difference:
+    mean, half = float(values.mean()), _half_interval(values)
+    if values is first:
+        return Difference(name, mean, half)
+    differences = values - first
+    p_value = float(stats.ttest_rel(values, first).pvalue) if differences.any() else 1.0
+    return Difference(name, mean, half, float(differences.mean()), _half_interval(differences), p_value)
+
+
+def _half_interval(values: np.ndarray) -> float:
+    """t·s/√n, with Student's t for 95 %."""
+    return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)) if len(values) > 1 else float("nan")
+
+
+def comparison_table(metric: str, differences: Sequence[Difference]) -> Table:
+    """A line for each run."""
+    form = "{:.2%}" if metric == "outer_accuracy" else "{:.4f}"
+    table = Table(title=f"{_words(metric)} on the same tasks, ± 95 % intervals", title_justify="left")
+    for column in ("run", "mean", "difference to the first", "p (paired t-test)"):
+        table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
+    for one in differences:
+        mean = f"{form.format(one.mean)} ± {form.format(one.ci95)}"
+        if one.difference is None or one.difference_ci95 is None or one.p_value is None:
+            table.add_row(one.name, mean, "", "")
+            continue
+        sign = "+" if one.difference >= 0 else "−"
+        difference = f"{sign}{form.format(abs(one.difference))} ± {form.format(one.difference_ci95)}"
+        table.add_row(one.name, mean, difference, f"{one.p_value:.2g}")
+    return table
+
+
+def draw_comparison(metric: str, differences: Sequence[Difference], path: Path) -> None:
+    """The differences to the first run, with their intervals; beyond zero they are significant at 5 %."""
+    others = [one for one in differences if one.difference is not None]
+    figure = Figure(figsize=(7, 1.4 + 0.5 * len(others)), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(others))
+    values: Any = [[one.difference, one.difference_ci95] for one in others]
+    means, halves = np.array(values).T
+    axes.errorbar(means, places, xerr=halves, fmt="o", color=BLUE, capsize=4)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(places, [Path(one.name).name for one in others])
+    axes.set_ylim(len(others) - 0.5, -0.5)
+    finish(axes, f"difference of {_words(metric)}", "", percent_x=metric == "outer_accuracy")
+    axes.set_title(f"Against {Path(differences[0].name).name}, on the same tasks (bars: 95 % interval)", fontsize=10)
+    figure.savefig(path, dpi=150)
+
+
+def _words(metric: str) -> str:
+    return "query accuracy" if metric == "outer_accuracy" else "query loss"
+
+
+def _tasks(run: Path) -> list[dict[str, str]]:
+    path = run / "tasks.csv"
+    if not path.is_file():
+        raise SettingError("RUN", run, "there is no tasks.csv in it; give the folder of a run that was tested")
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _facts(run: Path) -> dict[str, Any]:
+    """What decides the tasks of a run's test, from its configuration."""
+    path = run / ".hydra" / "config.yaml"
+    if not path.is_file():
+        raise SettingError("RUN", run, "there is no .hydra/config.yaml in it; give the whole folder of a run")
+    cfg: Any = OmegaConf.to_container(OmegaConf.load(path))
+    data = cfg["data"]["datamodule"]
+    return {name: _of_test(data.get(name)) for name in _SAME}
+
+
+def _of_test(value: Any) -> Any:
+    """A setting's value for the test, wherever it has one for each split."""
+    if isinstance(value, dict):
+        return _of_test(value["test"]) if "test" in value else {key: _of_test(one) for key, one in value.items()}
+    return value
