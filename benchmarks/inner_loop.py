@@ -144,11 +144,11 @@ def limit_of(run: Callable[[], Any], device: torch.device) -> float:
     return max(flops.get_total_flops() / rate, memory.total / bandwidth)
 
 
-def errors_of(shape: Shape, device: torch.device) -> dict[str, float]:
+def errors_of(shape: Shape, device: torch.device, names: list[str]) -> dict[str, float]:
     """Of every contender's gradient on two tasks in float64, relative to higher's."""
     two = episodes_of(shape, device, tasks=2, dtype=torch.float64)
     runs, _ = contenders(shape, two, network_of(shape, device, torch.float64))
-    gradients = {name: torch.cat([value.flatten() for value in run()]) for name, run in runs.items()}
+    gradients = {name: torch.cat([value.flatten() for value in runs[name]()]) for name in names}
     truth = gradients["higher"]
     return {name: float((value - truth).norm() / truth.norm()) for name, value in gradients.items()}
 
@@ -158,6 +158,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--shapes", type=int, nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--seconds", type=float, default=60, help="for the rounds of each shape; at least three rounds")
+    parser.add_argument("--only", nargs="+", metavar="LOOP", help="names of the table; higher's is always there")
     parser.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32")
     arguments = parser.parse_args()
     keep_freed_memory()
@@ -170,7 +171,9 @@ def main() -> None:
         shape = SHAPES[number]
         episodes, network = episodes_of(shape, device), network_of(shape, device)
         runs, missing = contenders(shape, episodes, network)
-        errors = errors_of(shape, device)
+        if arguments.only:
+            runs = {name: run for name, run in runs.items() if name in ("higher", *arguments.only)}
+        errors = errors_of(shape, device, list(runs))
         limit = limit_of(runs["higher"], device)
         times: dict[str, list[float]] = {name: [] for name in runs}
         context = torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()

@@ -1,6 +1,7 @@
 """The README's commands, read from the README and run, with less to do."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from tests.paths import HAS_OMNIGLOT, ROOT
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
-RUNS = [line.removeprefix("python src/run.py").split() for line in COMMANDS if line.startswith("python src/run.py")]
+RUNS = [
+    shlex.split(line.removeprefix("python src/run.py")) for line in COMMANDS if line.startswith("python src/run.py")
+]
 # the same code over fewer, smaller meta-batches
 LESS = (
     *("train.pl_trainer.max_epochs=1", "data.datamodule.batches.train=1", "data.datamodule.batch_size.train=1"),

@@ -80,7 +80,7 @@ def test_derivatives_of_max_pooling_and_relu_by_finite_differences(layout: Any, 
 def test_images_and_their_second_derivatives_lie_channels_last_on_a_cpu(tasks: int | None) -> None:
     """One tensor in another layout makes every operation after it several times as slow."""
     many = () if tasks is None else (tasks,)
-    x, weight = drawn(*many, 2, 1, 6, 6).float(), drawn(*many, 4, 1, 3, 3).float().requires_grad_()
+    x, weight = drawn(*many, 16, 1, 28, 28).float(), drawn(*many, 16, 1, 3, 3).float().requires_grad_()
     function = partial(convolved, bias=None, stride=[1, 1], padding=[1, 1], dilation=[1, 1], groups=1)
     y = function(x, weight) if tasks is None else torch.func.vmap(function)(x, weight)
     seed = torch.ones_like(y).requires_grad_()
