@@ -23,7 +23,8 @@ def convolved(
     dilation: Sequence[int],
     groups: int,
 ) -> Float[Tensor, "samples outputs *image"]:
-    """`F.conv1d`, `conv2d` or `conv3d`; under vmap over `x` and `weight` a single grouped convolution.
+    """`F.conv1d`, `conv2d` or `conv3d`; under vmap over `x` and `weight` a single grouped convolution, which costs what
+    the single ones do.
 
     PyTorch's second derivative of a grouped convolution calls one convolution for each group: as many as there are
     tasks. On a CPU images are laid out channels last.
@@ -70,7 +71,11 @@ class _Convolution(torch.autograd.Function):
         options: tuple[Any, ...],
         groups: int,
     ) -> tuple[Tensor, int]:
-        """The tasks are groups of a grouped convolution."""
+        """The tasks are groups of a grouped convolution; with one kernel for all, they are more samples."""
+        if in_dims[1] is None and in_dims[2] is None:
+            samples = x.movedim(in_dims[0], 0).flatten(0, 1)
+            shared: Any = _Convolution.apply(_laid_out(samples), weight, bias, options, groups)
+            return shared.unflatten(0, (info.batch_size, -1)), 0
         x, weight = _laid_out(folded(x, in_dims[0], info)), per_task(weight, in_dims[1], info)
         bias = None if bias is None else per_task(bias, in_dims[2], info)
         y: Any = _Convolution.apply(x, weight, bias, options, groups * info.batch_size)

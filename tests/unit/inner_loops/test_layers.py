@@ -209,3 +209,14 @@ def test_bfloat16_keeps_statistics_in_float32() -> None:
         _, found = VectorizedLoop(SGD)(MAML(network), episodes, steps=1, objective=Objective.final(1))
     assert all(value.dtype == torch.float32 for value in found.values())  # type: ignore[union-attr]
     assert 1e-5 < difference(found, exact) < 0.1
+
+
+@pytest.mark.parametrize("which", ["both", "kernels", "images"])
+def test_convolutions_are_batched_over_kernels_images_or_both(which: str) -> None:
+    x, weight, bias = drawn(3, 2, 2, 5, 5), drawn(3, 4, 2, 3, 3), drawn(4)
+    xs, weights = (x if which != "kernels" else x[0]), (weight if which != "images" else weight[0])
+    dims = (None if which == "kernels" else 0, None if which == "images" else 0)
+    found = torch.func.vmap(lambda x, w: convolved(x, w, bias, [1, 1], [1, 1], [1, 1], 1), in_dims=dims)(xs, weights)
+    for task in range(3):
+        pair = x[0 if which == "kernels" else task], weight[0 if which == "images" else task]
+        torch.testing.assert_close(found[task], F.conv2d(*pair, bias, padding=1))
