@@ -42,7 +42,9 @@ def _laid_out(x: Tensor) -> Tensor:
     """Channels last on a CPU, where max-pooling is then ten times as fast; derivatives follow the layout of x."""
     if x.dim() != 4 or x.device.type != "cpu":
         return x
-    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # says so of a single channel, too
+    if x.shape[1] == 1:  # whose layout is ambiguous, and would be taken for the other one
+        return x.clone(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 class _Convolution(torch.autograd.Function):
