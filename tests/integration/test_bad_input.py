@@ -33,7 +33,7 @@ def refuse(*arguments: str, folder: Path, **env: str) -> str:
         ("data.datamodule.kshot.query=20", ["data.datamodule.kshot", "query: 20", "20 samples"]),
         ("data.datamodule.nway=0", ["data.datamodule.nway=0", "at least 1"]),
         ("data.datamodule.kshot.support=-1", ["data.datamodule.kshot.support=-1", "at least 1"]),
-        ("algorithm.num_inner_steps=0", ["algorithm.num_inner_steps=0", "at least 1"]),
+        ("algorithm.num_inner_steps=-1", ["algorithm.num_inner_steps=-1", "at least 0"]),
         ("data.datamodule.num_inner_steps=-5", ["algorithm.num_inner_steps=-5"]),
         ("data.datamodule.batch_size.train=0", ["data.datamodule.batch_size.train=0"]),
         ("data=omniglott", ["data=omniglott", "glyphs", "omniglot", "sinusoid"]),
