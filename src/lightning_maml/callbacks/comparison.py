@@ -23,7 +23,7 @@ class Difference:
     """A run's metric, and how much it differs from the first run's on the same tasks.
 
     Attributes:
-        name: the run's folder.
+        name: the overrides that only this run has, or its folder.
         mean: over tasks.
         ci95: half of the 95 % interval of the mean.
         difference: mean of (this run − the first) over tasks; None for the first.
@@ -56,7 +56,16 @@ def compare(runs: Sequence[Path]) -> tuple[str, list[Difference]]:
             )
     metric = "outer_accuracy" if all("outer_accuracy" in known[0] for known in tasks) else "outer_loss"
     values = [np.array([float(task[metric]) for task in known]) for known in tasks]
-    return metric, [_difference(str(run), one, values[0]) for run, one in zip(runs, values, strict=True)]
+    return metric, [_difference(name, one, values[0]) for name, one in zip(_names(runs), values, strict=True)]
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """What tells each run from the others: its overrides that not all have; its folder where that says nothing."""
+    files = [run / ".hydra" / "overrides.yaml" for run in runs]
+    overrides = [[str(one) for one in OmegaConf.load(file)] if file.is_file() else [] for file in files]
+    shared = set(overrides[0]).intersection(*overrides[1:])
+    names = [", ".join(one for one in each if one not in shared) for each in overrides]
+    return [name or str(run) if names.count(name) == 1 else str(run) for name, run in zip(names, runs, strict=True)]
 
 
 def _difference(name: str, values: np.ndarray, first: np.ndarray) -> Difference:
@@ -100,10 +109,10 @@ def draw_comparison(metric: str, differences: Sequence[Difference], path: Path) 
     means, halves = np.array(values).T
     axes.errorbar(means, places, xerr=halves, fmt="o", color=BLUE, capsize=4)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(places, [Path(one.name).name for one in others])
+    axes.set_yticks(places, [one.name for one in others])
     axes.set_ylim(len(others) - 0.5, -0.5)
     finish(axes, f"difference of {_words(metric)}", "", percent_x=metric == "outer_accuracy")
-    axes.set_title(f"Against {Path(differences[0].name).name}, on the same tasks (bars: 95 % interval)", fontsize=10)
+    axes.set_title(f"Against {differences[0].name}, on the same tasks (bars: 95 % interval)", fontsize=10)
     figure.savefig(path, dpi=150)
 
 

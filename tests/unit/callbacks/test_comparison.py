@@ -22,6 +22,7 @@ data:
 
 def run(folder: Path, accuracies: np.ndarray, seed: int = 0) -> Path:
     (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra/overrides.yaml").write_text(f"- experiment=quickstart\n- algorithm={folder.name}\n")
     (folder / ".hydra/config.yaml").write_text(CONFIG.format(seed=seed))
     lines = [f"{task},{value}" for task, value in enumerate(accuracies)]
     (folder / "tasks.csv").write_text("\n".join(["task,outer_accuracy", *lines]) + "\n")
@@ -37,6 +38,7 @@ def test_differences_are_taken_task_by_task(tmp_path: Path) -> None:
         [run(tmp_path / "a", hard), run(tmp_path / "b", better), run(tmp_path / "c", hard)]
     )
     assert metric == "outer_accuracy" and first.difference is None
+    assert [one.name for one in (first, second, same)] == ["algorithm=a", "algorithm=b", "algorithm=c"]
     assert first.mean == pytest.approx(hard.mean()) and first.ci95 == pytest.approx(1.966 * hard.std(ddof=1) / 20, 1e-3)
     assert second.difference == pytest.approx((better - hard).mean())
     assert second.difference_ci95 == pytest.approx(1.966 * (better - hard).std(ddof=1) / 20, 1e-3)
