@@ -1,6 +1,5 @@
 """UNICORN-MAML: one learned vector is the start of every class's head."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -30,7 +29,7 @@ class UnicornMAML(NetworkLearner):
         self.ways = head.out_features
         # The mean of the head's rows: as its classes are alike, so is what they have in common.
         self.head_weight = nn.Parameter(head.weight.detach().mean(dim=0))
-        self.head_bias = nn.Parameter(torch.zeros_like(head.bias[0]))
+        self.head_bias = nn.Parameter(head.weight.detach().new_zeros(()))
         network.head = nn.Identity()
 
     def start(self, meta: Parameters, task: Task) -> dict[str, Tensor]:

@@ -125,7 +125,10 @@ def _tasks(run: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise SettingError("RUN", run, "there is no tasks.csv in it; give the folder of a run that was tested")
     with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+        tasks = list(csv.DictReader(file))
+    if not tasks:
+        raise SettingError("RUN", run, "its tasks.csv is empty; test it again")
+    return tasks
 
 
 def _facts(run: Path) -> dict[str, Any]:
@@ -133,8 +136,8 @@ def _facts(run: Path) -> dict[str, Any]:
     path = run / ".hydra" / "config.yaml"
     if not path.is_file():
         raise SettingError("RUN", run, "there is no .hydra/config.yaml in it; give the whole folder of a run")
-    cfg: Any = OmegaConf.to_container(OmegaConf.load(path))
-    data = cfg["data"]["datamodule"]
+    cfg: Any = OmegaConf.load(path)
+    data: Any = OmegaConf.to_container(cfg.data.datamodule, resolve=True)
     return {name: _of_test(data.get(name)) for name in _SAME}
 
 

@@ -3,6 +3,7 @@
 import inspect
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -213,7 +214,10 @@ class MetaDataModule(pl.LightningDataModule):
 
     def _build(self, split: str) -> TaskDataset:
         make, label = create(self._datasets[split]), f"{_PREFIX}.datasets.{split}"
-        if "num_samples_per_task" in inspect.signature(make).parameters:
+        parameters = inspect.signature(make).parameters
+        if "num_samples_per_task" in parameters:
+            if "num_support" in parameters:
+                make = partial(make, num_support=self._shots[split])
             return DrawnTasks(make, self._seeds[split], split, self._shots[split], self._queries[split])
         if self._nway is None:
             raise SettingError(f"{_PREFIX}.nway", None, "classification needs the number of classes of a task")

@@ -70,7 +70,8 @@ class AutoLoop:
 
     def load_state_dict(self, state: dict[str, str]) -> None:
         """Go on with what was chosen."""
-        self._choices = {shape: name for shape, name in state.items() if name in self._loops or name == "recompute"}
+        known = {*self._loops, *(["recompute"] if self._last_resort is not None else [])}
+        self._choices = {shape: name for shape, name in state.items() if name in known}
 
     def _choose(self, learner: Learner, episodes: Episodes, steps: int, objective: Objective | None) -> str:
         if len(self._loops) == 1:

@@ -148,7 +148,8 @@ def _batched(function: Callable[..., Any], *arguments: Any) -> Any:
             raise
         with torch.no_grad():
             function(*tree_map(lambda value: value[0], arguments))  # its own error, if it has one
-        line = next(frame for frame in reversed(traceback.extract_tb(error.__traceback__)) if _is_the_users(frame))
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next((frame for frame in reversed(frames) if _is_the_users(frame)), frames[-1])
         raise SettingError(
             "inner_loop",
             "vectorized",
@@ -159,4 +160,5 @@ def _batched(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def _is_the_users(frame: traceback.FrameSummary) -> bool:
     """Whether a line is of the learner or its network, not of PyTorch or of these loops."""
-    return "torch" not in frame.filename and Path(frame.filename).parent != Path(__file__).parent
+    file = Path(frame.filename)
+    return not file.is_relative_to(Path(torch.__file__).parent) and file.parent != Path(__file__).parent

@@ -29,7 +29,7 @@ def convolved(
     PyTorch's second derivative of a grouped convolution calls one convolution for each group: as many as there are
     tasks. On a CPU images are laid out channels last.
     """
-    if torch.is_autocast_enabled(x.device.type):
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     x = x if is_batchedtensor(x) else _laid_out(x)

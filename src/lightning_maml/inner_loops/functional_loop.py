@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Literal
 
 import psutil
@@ -68,9 +69,10 @@ class FunctionalLoop(ABC):
         if objective is not None and self._vectorized:
             with torch.random.fork_rng(devices=_cuda(episodes)):  # neither may change what is drawn afterwards
                 if not self._is_checked:
-                    self._check(learner, episodes, steps, objective)
+                    self._check(learner, episodes, steps, replace(objective, first_order=False))
                     self._is_checked = True
-                shape = (episodes.support_x.shape[1:], episodes.query_x.shape[1:], steps)
+                asked = (objective.first_order, sorted(objective.query), sorted(objective.support))
+                shape = (episodes.support_x.shape[1:], episodes.query_x.shape[1:], steps, asked)
                 # What fits depends on a task's size, not on their number.
                 if self._measures and shape != self._measured:
                     self._chunk_size, self._measured = self._fitting(adaptation, meta, episodes), shape

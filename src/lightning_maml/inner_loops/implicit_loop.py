@@ -97,6 +97,10 @@ class ImplicitLoop(FunctionalLoop):
             raise SettingError(
                 "inner_loop", "implicit", "this method's features are learned outside the inner problem; use higher"
             )
+        if adaptation.steps and adaptation.learner.step_size(meta, 0) is not None:
+            raise SettingError(
+                "inner_loop", "implicit", "the solution does not depend on learned step sizes; use higher"
+            )
         constants = {name: value.detach() for name, value in meta.items()}
         start = chunk.start(meta)
         at = self._solve(adaptation, constants, chunk, start, self._proximal, record, evaluation=objective.trace)
@@ -114,7 +118,27 @@ class ImplicitLoop(FunctionalLoop):
         through = torch.autograd.grad(
             outputs_of_start, list(meta.values()), cotangents, allow_unused=True, materialize_grads=True
         )
-        return list(torch._foreach_add(list(slopes[len(adapted) :]), list(through)))
+        direct = torch._foreach_add(list(slopes[len(adapted) :]), list(through))
+        if {id(value) for value in start.values()} == {id(value) for value in meta.values()}:
+            return list(direct)  # everything that is learned adapts: the inner problem depends on θ by φ_0 alone
+        return list(torch._foreach_add(direct, self._through_the_problem(adaptation, meta, chunk, adapted, back)))
+
+    def _through_the_problem(
+        self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, adapted: Parameters, back: list[Tensor]
+    ) -> list[Tensor]:
+        """How φ* moves with the parameters that the inner loss takes from θ and that do not adapt:
+
+        −(1/λ) ∂/∂θ ⟨∇_φ L_support(φ*, θ), v⟩  with v = (I + ∇²L_support/λ)⁻¹ ∇L_query
+        """
+        losses, _ = chunk.losses(meta, adapted, "support", adaptation.steps)
+        slopes = torch.autograd.grad(
+            losses.sum(), list(adapted.values()), create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        pairs = zip(slopes, back, strict=True)
+        product = torch.stack([(slope * one).sum() for slope, one in pairs]).sum() / -self._proximal
+        if not product.requires_grad:
+            return [torch.zeros_like(value) for value in meta.values()]
+        return list(torch.autograd.grad(product, list(meta.values()), allow_unused=True, materialize_grads=True))
 
     def evaluate(self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord) -> None:
         meta = {name: value.detach() for name, value in meta.items()}
@@ -253,8 +277,10 @@ class _Problem:
         return product
 
     def hessian_by_differences(self, adapted: Parameters) -> Product:
-        """The same from two gradients: (∇L(φ + εv) − ∇L(φ − εv))/2ε + λv, with ε‖v‖ a cube root of rounding of ‖φ‖."""
-        size = self.flat([adapted[name].detach() for name in self.names]).norm(dim=1, keepdim=True).clamp_min(1)
+        """The same from two gradients: (∇L(φ + εv) − ∇L(φ − εv))/2ε + λv, with ε‖v‖ a cube root of rounding of the size of
+        φ (by its median, which an entry far away does not move)."""
+        away = self.flat([adapted[name].detach() for name in self.names]).abs()
+        size = (away.median(dim=1, keepdim=True).values * away.shape[1] ** 0.5).clamp_min(1)
         step = torch.finfo(size.dtype).eps ** (1 / 3) * size
 
         def product(v: Float[Tensor, "tasks n"]) -> Float[Tensor, "tasks n"]:

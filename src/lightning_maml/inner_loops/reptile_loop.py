@@ -37,9 +37,10 @@ class ReptileLoop(HigherLoop):
                 record = TaskRecord.empty(task, steps)
                 before, after = self.adapt(learner, meta, task, steps, record, evaluation=objective.trace)
                 # Through φ_0(θ), so that a learner whose start is a function of θ is moved by what it is made of.
-                way = [(start - after[name]).detach() for name, start in before.items()]
+                moving = {name: start for name, start in before.items() if start.requires_grad}
+                way = [(start - after[name]).detach() for name, start in moving.items()]
                 back = torch.autograd.grad(
-                    list(before.values()), list(meta.values()), way, allow_unused=True, materialize_grads=True
+                    list(moving.values()), list(meta.values()), way, allow_unused=True, materialize_grads=True
                 )
                 sums = {name: total + one for (name, total), one in zip(sums.items(), back, strict=True)}
                 records.append(record)

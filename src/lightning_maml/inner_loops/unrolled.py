@@ -49,14 +49,15 @@ class Adaptation:
                 inner = losses.sum()
         if step < self.steps:
             second_order = differentiable and not self.objective.first_order
+            moving = {name: value for name, value in at.adapted.items() if value.requires_grad}
             values = torch.autograd.grad(
                 inner,
-                list(at.adapted.values()),
+                list(moving.values()),
                 create_graph=second_order,
                 retain_graph=differentiable,
                 allow_unused=True,
             )
-            gradients = dict(zip(at.adapted, values, strict=True))
+            gradients = dict(zip(moving, values, strict=True))
             at = self.sgd.step(at, gradients, self.learner.step_size(meta, step))
         return at, torch.stack(parts).sum() if parts else None
 

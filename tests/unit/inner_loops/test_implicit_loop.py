@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_maml.algorithms import ANIL, MAML
+from lightning_maml.algorithms import ANIL, BOIL, MAML, MetaSGD
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import ImplicitLoop, Objective
 from lightning_maml.inner_loops.linear_solvers import conjugate_gradient, neumann_series
@@ -185,3 +185,30 @@ def test_settings_out_of_range(settings: Any, message: str) -> None:
 def test_learned_features_are_refused() -> None:
     with pytest.raises(SettingError, match="inner_loop=implicit"):
         ImplicitLoop(SGD)(ANIL(small_conv4()), classification(1), steps=1, objective=Objective.final(1))
+
+
+def test_parameters_that_do_not_adapt_but_shape_the_inner_problem() -> None:
+    """BOIL's head: the outer gradient against central differences of the whole procedure, of a smooth network."""
+    torch.manual_seed(0)
+    network = nn.Sequential()
+    network.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Tanh())
+    network.head = nn.Linear(4, 3)
+    learner, episodes = BOIL(network.double()), classification(2)
+    loop = ImplicitLoop(partial(torch.optim.SGD, lr=0.05), proximal=5.0, outer_steps=60)
+    _, gradients = loop(learner, episodes, steps=200, objective=Objective.final(200))
+    assert gradients is not None
+    for name, parameter in learner.meta_parameters().items():
+        direction = torch.randn_like(parameter)
+        values = []
+        for shift in (1e-5, -1e-5):
+            parameter.data += shift * direction
+            values.append(float(loop(learner, episodes, steps=200)[0].query_loss[:, -1].mean()))
+            parameter.data -= shift * direction
+        numeric = (values[0] - values[1]) / 2e-5
+        assert float((gradients[name] * direction).sum()) == pytest.approx(numeric, rel=1e-4, abs=1e-7), name
+
+
+def test_learned_step_sizes_are_refused() -> None:
+    learner = MetaSGD(small_conv4(), step_size=0.1).double()
+    with pytest.raises(SettingError, match="learned step sizes"):
+        ImplicitLoop(SGD)(learner, classification(1), steps=1, objective=Objective.final(1))
