@@ -277,8 +277,8 @@ class _Problem:
         return product
 
     def hessian_by_differences(self, adapted: Parameters) -> Product:
-        """The same from two gradients: (∇L(φ + εv) − ∇L(φ − εv))/2ε + λv, with ε‖v‖ a cube root of rounding of the size of
-        φ (by its median, which an entry far away does not move)."""
+        """The same from two gradients: (∇L(φ + εv) − ∇L(φ − εv))/2ε + λv, with ε‖v‖ a cube root of rounding of the size
+        of φ (by its median, which an entry far away does not move)."""
         away = self.flat([adapted[name].detach() for name in self.names]).abs()
         size = (away.median(dim=1, keepdim=True).values * away.shape[1] ** 0.5).clamp_min(1)
         step = torch.finfo(size.dtype).eps ** (1 / 3) * size
