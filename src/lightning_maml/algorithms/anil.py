@@ -26,12 +26,12 @@ class ANIL(MAML):
         require_body_and_head(network, "ANIL")
 
     def encode(self, meta: Parameters, task: Task) -> Task:
-        body = self.of_network(meta, "body.")
+        body = self.of_network(meta, "body")
         support, query = (self.call(body, x, "body") for x in (task.support_x, task.query_x))
         return task._replace(support_x=support, query_x=query)
 
     def start(self, meta: Parameters, task: Task) -> dict[str, Tensor]:
-        return self.of_network(meta, "head.")
+        return self.of_network(meta, "head")
 
     def predict(
         self, meta: Parameters, adapted: Parameters, x: Float[Tensor, "samples features"], step: int

@@ -25,4 +25,4 @@ class BOIL(MAML):
         require_body_and_head(network, "BOIL")
 
     def start(self, meta: Parameters, task: Task) -> dict[str, Tensor]:
-        return self.of_network(meta, "body.")
+        return self.of_network(meta, "body")

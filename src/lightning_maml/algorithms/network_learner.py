@@ -30,8 +30,8 @@ class NetworkLearner(Learner):
         torch.func.replace_all_batch_norm_modules_(network)
 
     def of_network(self, meta: Parameters, part: str = "") -> dict[str, Tensor]:
-        """The parameters of the network, or of a `part` of it ("body." or "head."), by their names in the network."""
-        prefix = _NETWORK + part
+        """The parameters of the network, or of a part of it, "body" or "head", by their names in the whole."""
+        prefix = f"{_NETWORK}{part}." if part else _NETWORK
         return {name.removeprefix(_NETWORK): value for name, value in meta.items() if name.startswith(prefix)}
 
     def call(
@@ -57,16 +57,16 @@ class FeatureLearner(NetworkLearner):
     """
 
     any_ways = True
+    adapts_by_gradient = False
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network)
         head = require_body_and_head(network, type(self).__name__)
         self.ways = head.out_features
-        self.num_features = head.in_features
         network.head = nn.Identity()
 
     def encode(self, meta: Parameters, task: Task) -> Task:
-        body = self.of_network(meta, "body.")
+        body = self.of_network(meta, "body")
         features = self.call(body, torch.cat([task.support_x, task.query_x]), "body")
         support, query = features[: len(task.support_x)], features[len(task.support_x) :]
         return task._replace(support_x=support, query_x=query)

@@ -1,5 +1,6 @@
 """The outer loop: meta-training, meta-validation and meta-test of any method, as a LightningModule."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -56,6 +57,9 @@ class OuterLoop(pl.LightningModule):
         super().__init__()
         require_at_least(0, algorithm__num_inner_steps=num_inner_steps)
         require_at_least(1, algorithm__accumulate=accumulate)
+        for name, steps in (("num_inner_steps", num_inner_steps), ("eval_inner_steps", eval_inner_steps)):
+            if steps and not learner.adapts_by_gradient:
+                raise SettingError(f"algorithm.{name}", steps, "this method does not adapt by gradient; give 0")
         if eval_inner_steps is not None:
             require_at_least(0, algorithm__eval_inner_steps=eval_inner_steps)
         if gradient_clip_val is not None and not gradient_clip_val > 0:
@@ -196,9 +200,10 @@ class OuterLoop(pl.LightningModule):
         self.log_dict(metrics, logger=False)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self.global_step % every == 0:
-            values = {name: value.item() for name, value in metrics.items() if not value.isnan()}
+            values = {name: value.item() for name, value in metrics.items()}
+            known = {name: value for name, value in values.items() if not math.isnan(value)}
             for logger in self.loggers:
-                logger.log_metrics(values, self.global_step)
+                logger.log_metrics(known, self.global_step)
 
 
 def _summary(trajectory: Trajectory) -> dict[str, Tensor]:

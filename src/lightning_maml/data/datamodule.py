@@ -4,8 +4,7 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import hydra
 import pytorch_lightning as pl
@@ -35,17 +34,6 @@ log = logging.getLogger(__name__)
 
 _PREFIX = "data.datamodule"
 _CACHES = ("disk", "memory", "none")
-
-
-class Facts(NamedTuple):
-    """What there is of a split: the size of each class (none for regression), the shape of a sample, how it is cached,
-    in which folder, and with how many bytes."""
-
-    sizes: list[int]
-    shape: tuple[int, ...]
-    cache: str
-    folder: Path | None
-    num_bytes: int
 
 
 class MetaDataModule(pl.LightningDataModule):
@@ -141,8 +129,7 @@ class MetaDataModule(pl.LightningDataModule):
     def num_outputs(self) -> int:
         """Outputs of a network for these tasks: the largest number of ways, or the dimension of a regression target."""
         if self._nway is None:
-            self.setup()
-            tasks = self._tasks["train"]
+            tasks = self.tasks("train")
             classes = tasks.num_classes if isinstance(tasks, DrawnTasks) else None
             return classes or int(self.example("train").support_y.shape[-1])
         return max(self._nway.values())
@@ -168,16 +155,10 @@ class MetaDataModule(pl.LightningDataModule):
         self._tasks[split].close()
         return episodes
 
-    def facts(self, split: str) -> "Facts":
-        """What there is of a split."""
-        tasks, shape = self._tasks[split], tuple(self.example(split).support_x.shape[2:])
-        if isinstance(tasks, SampledTasks):
-            file, sizes = tasks.samples.file, tasks.samples.sizes.tolist()
-            array = tasks.samples.array
-            cache = f"{'memory' if file is None else 'disk'}, {str(array.dtype).removeprefix('torch.')}"
-            folder = None if file is None else file.parent
-            return Facts(sizes, shape, cache, folder, array.numel() * array.element_size())
-        return Facts(tasks.sizes.tolist() if isinstance(tasks, ClassTasks) else [], shape, "none", None, 0)
+    def tasks(self, split: str) -> TaskDataset:
+        """The tasks of a split, by number."""
+        self.setup()
+        return self._tasks[split]
 
     def train_dataloader(self) -> "DataLoader[Any]":
         return self._loader("train")

@@ -1,6 +1,7 @@
 """A dataset at a glance: a table of what is in it, and a picture of a task of each split."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 import torch
@@ -12,7 +13,20 @@ from torch import Tensor
 
 from lightning_maml.data.datamodule import MetaDataModule
 from lightning_maml.data.generators import SPLITS
+from lightning_maml.data.samples import SampledTasks
+from lightning_maml.data.tasks import ClassTasks
 from lightning_maml.episodes import Task
+
+
+class Facts(NamedTuple):
+    """What there is of a split: the size of each class (none for regression), the shape of a sample, how it is cached,
+    in which folder, and with how many bytes."""
+
+    sizes: list[int]
+    shape: tuple[int, ...]
+    cache: str
+    folder: Path | None
+    num_bytes: int
 
 
 def summary(datamodule: MetaDataModule) -> str:
@@ -22,7 +36,7 @@ def summary(datamodule: MetaDataModule) -> str:
         table.add_column(column, justify="left" if column in ("split", "shape", "cache") else "right")
     folders = set()
     for split in SPLITS:
-        facts = datamodule.facts(split)
+        facts = _facts(datamodule, split)
         shape = "×".join(map(str, facts.shape))
         counts = "endless" if not facts.sizes else f"{len(facts.sizes):,}"
         per_class = _range(facts.sizes) if facts.sizes else "–"
@@ -35,6 +49,16 @@ def summary(datamodule: MetaDataModule) -> str:
         for folder in sorted(folders):
             console.print(f"cached in {folder}", soft_wrap=True)
     return capture.get().rstrip()
+
+
+def _facts(datamodule: MetaDataModule, split: str) -> Facts:
+    tasks, shape = datamodule.tasks(split), tuple(datamodule.example(split).support_x.shape[2:])
+    if isinstance(tasks, SampledTasks):
+        file, array = tasks.samples.file, tasks.samples.array
+        cache = f"{'memory' if file is None else 'disk'}, {str(array.dtype).removeprefix('torch.')}"
+        folder = None if file is None else file.parent
+        return Facts(tasks.samples.sizes.tolist(), shape, cache, folder, array.numel() * array.element_size())
+    return Facts(tasks.sizes.tolist() if isinstance(tasks, ClassTasks) else [], shape, "none", None, 0)
 
 
 def draw_samples(datamodule: MetaDataModule, path: Path) -> None:
@@ -64,15 +88,21 @@ def draw_samples(datamodule: MetaDataModule, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _sheet(task: Task, most: int = 5) -> Float[Tensor, "height width *channels"]:
-    """A row of images for each class, support to the left of query, each scaled to its own range of values."""
-    rows = []
-    for label in range(int(task.support_y.max()) + 1):
-        sets = [x[y == label][:most] for x, y in ((task.support_x, task.support_y), (task.query_x, task.query_y))]
-        gap = torch.ones(*sets[0].shape[1:-1], max(2, sets[0].shape[-1] // 8))
-        strips = [torch.cat(list(_framed(images)), dim=-1) for images in sets]
-        rows.append(torch.cat([strips[0], _framed(gap[None])[0][..., 2:], strips[1]], dim=-1))
-    sheet = torch.cat(rows, dim=-2).movedim(0, -1)
+def _sheet(task: Task, most: int = 5, rows: int = 20) -> Float[Tensor, "height width *channels"]:
+    """A row of images for each of the first classes, support to the left of query, each scaled to its own range of
+    values. Where a class has fewer samples than another, the rest of its row is empty."""
+    parts = []
+    for x, y in ((task.support_x, task.support_y), (task.query_x, task.query_y)):
+        sets = [x[y == label][:most] for label in range(min(rows, int(task.support_y.max()) + 1))]
+        width = max(len(images) for images in sets)
+        strips = []
+        for images in sets:
+            empty = torch.zeros(width - len(images), x.shape[1], x.shape[2] + 2, x.shape[3] + 2)
+            tiles = torch.cat([_framed(images), empty]) if len(images) else empty
+            strips.append(torch.cat(list(tiles), dim=-1))
+        parts.append(torch.cat(strips, dim=-2))
+    gap = torch.ones(*parts[0].shape[:2], max(2, task.support_x.shape[-1] // 8))
+    sheet = torch.cat([parts[0], gap, parts[1]], dim=-1).movedim(0, -1)
     return sheet.squeeze(-1)
 
 

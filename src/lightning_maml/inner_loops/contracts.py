@@ -30,6 +30,9 @@ class Learner(nn.Module, ABC):
     any_ways = False
     """Whether one learner takes tasks of different numbers of ways."""
 
+    adapts_by_gradient = True
+    """Whether there is anything that inner steps would change."""
+
     def meta_parameters(self) -> dict[str, Tensor]:
         """θ by name: the parameters of this module that are not frozen."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}

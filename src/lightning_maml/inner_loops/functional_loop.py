@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Literal
 
 import psutil
@@ -49,7 +48,7 @@ class FunctionalLoop(ABC):
         self._sgd = FunctionalSGD(inner_optimizer)
         self._chunk_size: int | None = None if chunk_size == "auto" else int(chunk_size)
         self._vectorized = vectorized
-        self._is_checked = False
+        self._checked: set[bool] = set()  # orders of derivatives: that without second ones says nothing of these
         self._measures = chunk_size == "auto"
         self._measured: object = None  # the shape of the tasks for which the chunk size was found
 
@@ -68,9 +67,9 @@ class FunctionalLoop(ABC):
         adaptation = Adaptation(learner, self._sgd, objective or Objective({}, {}), steps)
         if objective is not None and self._vectorized:
             with torch.random.fork_rng(devices=_cuda(episodes)):  # neither may change what is drawn afterwards
-                if not self._is_checked:
-                    self._check(learner, episodes, steps, replace(objective, first_order=False))
-                    self._is_checked = True
+                if objective.first_order not in self._checked:
+                    self._check(learner, episodes, steps, objective)
+                    self._checked.add(objective.first_order)
                 asked = (objective.first_order, sorted(objective.query), sorted(objective.support))
                 shape = (episodes.support_x.shape[1:], episodes.query_x.shape[1:], steps, asked)
                 # What fits depends on a task's size, not on their number.
@@ -118,7 +117,8 @@ class FunctionalLoop(ABC):
             return torch.stack([torch.cat([value.flatten() for value in part]) for part in parts]).sum(dim=0)
 
         with torch.enable_grad(), torch.autocast(some.support_x.device.type, enabled=False):
-            together = gradient([ManyTasks(learner, some)])
+            singles: list[Chunk] = [SingleTask(learner, task) for task in some.tasks()]
+            together = gradient(singles if self._chunk_size == 1 else [ManyTasks(learner, some)])
             apart = gradient([SingleTask(learner, task, nullcontext) for task in some.tasks()])
             again = gradient([SingleTask(learner, task, nullcontext) for task in some.tasks()])
         if _relative(again, apart) > _TOLERANCE:

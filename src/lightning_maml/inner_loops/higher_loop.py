@@ -62,15 +62,15 @@ class HigherLoop:
         if objective is not None:
             objective.require_within(steps)
         # Leaves that share θ's storage: hooks on θ itself (W&B's, DDP's) see the outer loop's backward alone.
-        meta = {name: theta.detach().requires_grad_() for name, theta in learner.meta_parameters().items()}
+        trains = objective is not None
+        meta = {name: theta.detach().requires_grad_(trains) for name, theta in learner.meta_parameters().items()}
         sums: dict[str, Tensor] | None = None
         records = []
         with torch.enable_grad():
             for task in episodes.tasks():
                 record = TaskRecord.empty(task, steps)
                 if objective is None:
-                    constants = {name: theta.detach() for name, theta in meta.items()}
-                    self.adapt(learner, constants, task, steps, record, evaluation=True)
+                    self.adapt(learner, meta, task, steps, record, evaluation=True)
                 else:
                     outer_loss = self._unroll(learner, meta, task, steps, objective, record)
                     sums = _accumulate(sums, meta, outer_loss)

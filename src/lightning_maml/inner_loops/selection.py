@@ -125,8 +125,8 @@ class _Scatter(torch.autograd.Function):
         return _Select.apply(gradients[0], *ctx.saved_tensors, ctx.options), None, None, None
 
 
-class _Select(torch.autograd.Function):
-    """The transpose of it: the values at those places."""
+class _Select(_Scatter):
+    """The transpose of it, from the same tensors: the values at those places."""
 
     @staticmethod
     def forward(u: Tensor, where: Tensor, x: Tensor, options: tuple[Any, ...]) -> Tensor:  # noqa: ARG004
@@ -136,11 +136,6 @@ class _Select(torch.autograd.Function):
             u, where = u.permute(0, 2, 3, 1), where.permute(0, 2, 3, 1)
             return u.flatten(1, 2).gather(1, where.flatten(1, 2)).view(where.shape).permute(0, 3, 1, 2)
         return u.flatten(-2).gather(-1, where.flatten(-2)).view(where.shape)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        _, where, x, ctx.options = inputs
-        ctx.save_for_backward(where, x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -143,7 +143,7 @@ def test_anil_computes_features_once_per_task(loop: str) -> None:
     network, calls = small_conv4(), []
     network.body.register_forward_hook(lambda *_: calls.append(1))  # type: ignore[union-attr]
     inner = LOOPS[loop](SGD, chunk_size=1) if loop == "vectorized" else LOOPS[loop](SGD)
-    inner._is_checked, inner._measures = True, False  # type: ignore[union-attr]  # not the guard's own passes
+    inner._checked, inner._measures = {False}, False  # type: ignore[union-attr]  # not the guard's own passes
     inner(ANIL(network), classification(3), steps=5, objective=Objective.final(5))
     assert len(calls) == 3 * 2  # support and query set of three tasks
 

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader
 from torchmeta.modules import MetaBatchNorm2d, MetaConv2d, MetaLinear, MetaSequential
 
-from lightning_maml.algorithms import MAML, OuterLoop, check_checkpoint, ci95
+from lightning_maml.algorithms import MAML, OuterLoop, ProtoNet, check_checkpoint, ci95
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import HigherLoop, InnerLoop, Trajectory
 from lightning_maml.settings import NonFiniteLossError, SettingError
@@ -295,3 +295,10 @@ class Evil:
 
     def __reduce__(self) -> Any:
         return Path.touch, (Path(self.path),)
+
+
+def test_inner_steps_of_a_method_that_does_not_adapt_by_gradient_are_refused() -> None:
+    for name in ("num_inner_steps", "eval_inner_steps"):
+        settings: dict[str, Any] = {"num_inner_steps": 0, name: 2}
+        with pytest.raises(SettingError, match=f"algorithm.{name}=2: .*does not adapt by gradient"):
+            OuterLoop(ProtoNet(small_conv4()), inner_loop(), ADAM, **settings)

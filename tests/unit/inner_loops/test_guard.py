@@ -71,3 +71,14 @@ def test_only_the_first_meta_batch_is_checked_on_a_copy(monkeypatch: pytest.Monk
         )
     assert checks == [1]
     assert network.training and all(parameter.dtype == torch.float32 for parameter in network.parameters())
+
+
+def test_single_tasks_need_no_network_that_can_be_batched() -> None:
+    class Branching(Squared):
+        def forward(self, x: Tensor) -> Tensor:
+            output = self.linear(x.flatten(1))
+            return output if output.sum() > 0 else -output
+
+    with pytest.raises(SettingError, match="cannot be batched"):
+        train(VectorizedLoop(SGD), Branching())
+    assert train(VectorizedLoop(SGD, chunk_size=1), Branching())[1] is not None
