@@ -29,8 +29,7 @@ def main(cfg: DictConfig) -> float | None:
         cfg.model.torch_module, input_shape=datamodule.input_shape, num_outputs=datamodule.num_outputs
     )
     learner = hydra.utils.instantiate(cfg.algorithm.learner, network=network)
-    if not learner.any_ways:
-        datamodule.require_one_width()
+    datamodule.require_tasks_for(any_ways=learner.any_ways)
     algorithm: OuterLoop = hydra.utils.instantiate(cfg.algorithm, learner=learner)
     ckpt_path = cfg.train.ckpt_path
     if ckpt_path is not None or not cfg.train.fit:

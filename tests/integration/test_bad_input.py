@@ -56,6 +56,8 @@ def refuse(*arguments: str, folder: Path, **env: str) -> str:
         ("model.torch_module._target_=lightning_maml.models.Conv5", ["lightning_maml.models.Conv5"]),
         ("+model.torch_module.depth=3", ["unexpected keyword argument 'depth'"]),
         ("logging=wandb logging.wandb.watch.log=all", ["logging.wandb.watch.log=all", "gradients"]),
+        ("data=sinusoid model=mlp algorithm=protonet", ["data.datamodule.nway=None", "algorithm=maml"]),
+        ("algorithm=reptile inner_loop.batch_size=0", ["inner_loop.batch_size=0", "at least 1"]),
         ("train.fit=false", ["train.ckpt_path=None", "train.fit=false"]),
         ("train.ckpt_path=nowhere.ckpt", ["train.ckpt_path=nowhere.ckpt", "no such file"]),
         ("train.ckpt_path=README.md", ["train.ckpt_path=README.md", "no checkpoint"]),

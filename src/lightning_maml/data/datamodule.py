@@ -134,18 +134,19 @@ class MetaDataModule(pl.LightningDataModule):
             return classes or int(self.example("train").support_y.shape[-1])
         return max(self._nway.values())
 
-    def require_one_width(self) -> None:
-        """For learners that take one number of ways.
+    def require_tasks_for(self, *, any_ways: bool) -> None:
+        """Check that a learner's head suits these tasks; `any_ways` is one made of each task's classes.
 
         Raises:
-            SettingError: if the splits differ in their ways.
+            SettingError: if the tasks have no classes; or, for a head of one width, if the splits differ in their ways.
         """
-        if self._nway is not None and len(set(self._nway.values())) > 1:
-            raise SettingError(
-                f"{_PREFIX}.nway",
-                self._nway,
-                "this method's head has one width; give one value, or use algorithm=protonet, r2d2 or unicorn_maml",
-            )
+        remedy = None
+        if any_ways and self.example("train").support_y.is_floating_point():
+            remedy = "these are regression tasks, and this method makes its head of classes; use algorithm=maml"
+        if not any_ways and self._nway is not None and len(set(self._nway.values())) > 1:
+            remedy = "this method's head has one width; give one value, or use algorithm=protonet, r2d2 or unicorn_maml"
+        if remedy is not None:
+            raise SettingError(f"{_PREFIX}.nway", self._nway, remedy)
 
     def example(self, split: str) -> Episodes:
         """The first task of a split, as a meta-batch of one."""

@@ -1,11 +1,11 @@
 """The reference inner loop: unrolled, one task after another, through higher's differentiable optimizers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import higher
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -111,10 +111,19 @@ class HigherLoop:
         return outer_loss
 
     def adapt(
-        self, learner: Learner, meta: Parameters, task: Task, steps: int, record: TaskRecord, *, evaluation: bool
+        self,
+        learner: Learner,
+        meta: Parameters,
+        task: Task,
+        steps: int,
+        record: TaskRecord,
+        *,
+        evaluation: bool,
+        batches: Sequence[Int[Tensor, " samples"]] | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Adapt without an outer graph; record what adaptation computes anyway and, for an evaluation, support and
-        query at every step. Returns φ_0, as a function of `meta`, and φ_K."""
+        query at every step. With `batches`, step k sees the support samples `batches[k]` only, and `record` their loss.
+        Returns φ_0, as a function of `meta`, and φ_K."""
         task = learner.encode(meta, task)
         start = learner.start(meta, task)
         meta = {name: parameter.detach() for name, parameter in meta.items()}
@@ -127,10 +136,13 @@ class HigherLoop:
                     output = learner.predict(meta, adapted, task.query_x, step)
                     record.add("query", step, learner.loss(output, task.query_y), output, task.query_y)
             if evaluation or step < steps:
+                x, y = task.support_x, task.support_y
+                if batches is not None and step < steps:
+                    x, y = x[batches[step]], y[batches[step]]
                 with torch.set_grad_enabled(step < steps):
-                    output = learner.predict(meta, adapted, task.support_x, step)
-                    loss = learner.loss(output, task.support_y)
-                record.add("support", step, loss, output, task.support_y)
+                    output = learner.predict(meta, adapted, x, step)
+                    loss = learner.loss(output, y)
+                record.add("support", step, loss, output, y)
             if step < steps:
                 adapted = _step(optimizer, loss, adapted, learner.step_size(meta, step))
         return start, adapted

@@ -1,9 +1,13 @@
 """Reptile: towards the adapted parameters."""
 
-import torch
-from torch import Tensor
+from collections.abc import Callable
 
-from lightning_maml.episodes import Episodes
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_maml.episodes import Episodes, Task
 from lightning_maml.inner_loops.contracts import Learner, Objective, TaskRecord, Trajectory, stack_records
 from lightning_maml.inner_loops.higher_loop import HigherLoop
 from lightning_maml.settings import require_at_least
@@ -16,11 +20,23 @@ class ReptileLoop(HigherLoop):
         g = mean over tasks of (θ − φ_K),   φ_{k+1} = U(φ_k, ∇_φ L_support(φ_k)),   φ_0 = θ
 
     so that an outer step θ ← θ − ε·g of plain SGD is Reptile's θ ← θ + ε·(φ_K − θ). Training uses no query set (an
-    objective's weights play no part), and nothing is differentiated twice. Evaluation is `HigherLoop`'s.
+    objective's weights play no part), and nothing is differentiated twice. Each step of training sees another
+    mini-batch of the support set, drawn without replacement until it is used up: what different samples agree on is
+    what Reptile learns from (section 5.1 there). Evaluation is `HigherLoop`'s, on the whole support set.
 
     Args:
         inner_optimizer: makes U, any optimizer that higher knows.
+        batch_size: support samples of a step of training; None for all of them.
+
+    Raises:
+        SettingError: if `batch_size` is less than one.
     """
+
+    def __init__(self, inner_optimizer: Callable[..., Optimizer], batch_size: int | None = None) -> None:
+        super().__init__(inner_optimizer)
+        if batch_size is not None:
+            require_at_least(1, inner_loop__batch_size=batch_size)
+        self._batch_size = batch_size
 
     def __call__(
         self, learner: Learner, episodes: Episodes, *, steps: int, objective: Objective | None = None
@@ -35,7 +51,10 @@ class ReptileLoop(HigherLoop):
         with torch.enable_grad():
             for task in episodes.tasks():
                 record = TaskRecord.empty(task, steps)
-                before, after = self.adapt(learner, meta, task, steps, record, evaluation=objective.trace)
+                batches = self._batches(task, steps)
+                before, after = self.adapt(
+                    learner, meta, task, steps, record, evaluation=objective.trace, batches=batches
+                )
                 # Through φ_0(θ), so that a learner whose start is a function of θ is moved by what it is made of.
                 moving = {name: start for name, start in before.items() if start.requires_grad}
                 way = [(start - after[name]).detach() for name, start in moving.items()]
@@ -46,3 +65,13 @@ class ReptileLoop(HigherLoop):
                 records.append(record)
         trajectory = stack_records(records, classification=not episodes.query_y.is_floating_point())
         return trajectory, {name: total / episodes.num_tasks for name, total in sums.items()}
+
+    def _batches(self, task: Task, steps: int) -> list[Int[Tensor, " samples"]] | None:
+        """The support samples of each step, all of them before any comes again."""
+        samples = len(task.support_x)
+        if self._batch_size is None or self._batch_size >= samples:
+            return None
+        batches: list[Tensor] = []
+        while len(batches) < steps:
+            batches += torch.randperm(samples).to(task.support_x.device).split(self._batch_size)
+        return batches[:steps]

@@ -262,6 +262,23 @@ def test_reptile_hands_over_the_way_back_and_needs_no_query_set(optimizer: Any, 
     assert trajectory.query_loss.isnan().all() and not trajectory.support_loss[:, :4].isnan().any()
 
 
+def test_each_step_of_reptile_sees_other_support_samples_until_all_were_seen() -> None:
+    """Six samples in mini-batches of four: the second step has the other two, the third begins again."""
+    network, seen = small_conv4(), []
+    learner, episodes = MAML(network), classification(1)
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    loop = ReptileLoop(SGD, batch_size=4)
+    torch.manual_seed(5)
+    gradients = [loop(learner, episodes, steps=3, objective=Objective({}, {}))[1] for _ in range(2)]
+    assert [len(x) for x in seen] == [4, 2, 4] * 2
+    first = torch.cat(seen[:2]).flatten(1)
+    torch.testing.assert_close(first.sort(dim=0).values, episodes.support_x[0].flatten(1).sort(dim=0).values)
+    assert any(not torch.equal(a, b) for a, b in zip(*(one.values() for one in gradients), strict=True))  # type: ignore[union-attr]
+    seen.clear()
+    loop(learner, episodes, steps=2)
+    assert {len(x) for x in seen} == {6}  # an evaluation takes them all
+
+
 @pytest.mark.parametrize("kind", [ANIL, BOIL, UnicornMAML, ProtoNet, R2D2])
 def test_a_network_without_body_and_head_is_refused(kind: Any) -> None:
     with pytest.raises(SettingError, match=r"model.torch_module._target_=Sequential: .*`body` and a linear `head`"):

@@ -56,7 +56,7 @@ def test_ways_and_shots_per_split() -> None:
     assert [data.example(split).support_x.shape[1] for split in ("train", "val", "test")] == [30, 5, 5]
     assert data.num_outputs == 10
     with pytest.raises(SettingError, match=r"data.datamodule.nway=.*head has one width.*algorithm=protonet"):
-        data.require_one_width()
+        data.require_tasks_for(any_ways=False)
 
 
 def absent(folder: Path, **settings: Any) -> Any:
