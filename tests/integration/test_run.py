@@ -45,6 +45,7 @@ def test_the_run_folder_holds_what_is_promised_with_weights_and_biases_offline(t
         "tasks.csv",
         "curves.png",
         "adaptation.png",
+        "episode.png",
     }
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     with (tmp_path / "tasks.csv").open(newline="") as file:
@@ -60,7 +61,7 @@ def test_the_run_folder_holds_what_is_promised_with_weights_and_biases_offline(t
     val = [row for row in rows(tmp_path) if row["metaval/outer_loss"]]
     assert [float(row["step"]) for row in train] == [1, 2, 3, 4, 5, 6]
     assert [float(row["step"]) for row in val] == [3, 6]
-    for picture in ("curves.png", "adaptation.png"):
+    for picture in ("curves.png", "adaptation.png", "episode.png"):
         assert min(Image.open(tmp_path / picture).size) > 400
     # Weights & Biases: offline, finished, with the configuration and the code's version, without a question
     (offline,) = (tmp_path / "wandb").glob("offline-run-*")

@@ -1,6 +1,7 @@
 """What people look at: progress, curves, results; and where metrics are logged."""
 
 from lightning_maml.callbacks.checkpoints import Checkpoint, WholeFiles
+from lightning_maml.callbacks.examples import Examples
 from lightning_maml.callbacks.interruption import Interruption
 from lightning_maml.callbacks.loggers import MetricsCSV, WandB, begin_logging, end_logging
 from lightning_maml.callbacks.pictures import Adaptation, Curves
@@ -12,6 +13,7 @@ __all__ = [
     "Adaptation",
     "Checkpoint",
     "Curves",
+    "Examples",
     "Interruption",
     "MetricsCSV",
     "Progress",

@@ -38,7 +38,7 @@ class Curves(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._draw(trainer)
-        _send(trainer, "curves", self._run_dir / "curves.png")
+        send(trainer, "curves", self._run_dir / "curves.png")
 
     @rank_zero_only
     def _draw(self, trainer: pl.Trainer) -> None:
@@ -73,7 +73,7 @@ class Adaptation(pl.Callback):
         draw_adaptation(
             values.mean(dim=0).tolist(), ci95(values).tolist(), len(values), path, is_accuracy=accuracy is not None
         )
-        _send(trainer, "adaptation", path)
+        send(trainer, "adaptation", path)
 
 
 def draw_curves(rows: Iterable[dict[str, Any]], path: Path) -> None:
@@ -123,7 +123,7 @@ def finish(axes: Axes, x: str, y: str, *, percent: bool = False, percent_x: bool
         axes.spines[side].set_visible(False)
 
 
-def _send(trainer: pl.Trainer, key: str, path: Path) -> None:
+def send(trainer: pl.Trainer, key: str, path: Path) -> None:
     """Show a picture in Weights & Biases too."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and path.exists():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_maml.episodes import Episodes
+from lightning_maml.episodes import Episodes, Task
 from lightning_maml.inner_loops.contracts import InnerLoop, Learner, Objective, Trajectory
 from lightning_maml.inner_loops.higher_loop import HigherLoop
 from lightning_maml.inner_loops.recompute_loop import RecomputeLoop
@@ -63,6 +63,10 @@ class AutoLoop:
         name = self._choices[shape]
         loop = self._last_resort if name == "recompute" and self._last_resort is not None else self._loops[name]
         return loop(learner, episodes, steps=steps, objective=objective)
+
+    def adapt(self, learner: Learner, task: Task, *, steps: int) -> dict[str, Tensor]:
+        """See `InnerLoop`."""
+        return self._loops["higher"].adapt(learner, task, steps=steps)
 
     def state_dict(self) -> dict[str, str]:
         """What was chosen for each shape."""

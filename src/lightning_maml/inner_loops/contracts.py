@@ -59,6 +59,12 @@ class Learner(nn.Module, ABC):
         """A step size for each entry of φ (broadcastable to it), or None for the inner optimizer's own."""
         return None
 
+    def answer(self, adapted: Parameters, task: Task, step: int) -> Float[Tensor, "query outputs"]:
+        """The outputs for a task's query set at φ_k, k = `step`, without a graph."""
+        with torch.no_grad():
+            meta = self.meta_parameters()
+            return self.predict(meta, adapted, self.encode(meta, task).query_x, step)
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -121,6 +127,10 @@ class InnerLoop(Protocol):
         `learner.meta_parameters()`. Without one, evaluates at every step and keeps no outer graph. Works whether or
         not autograd is on around it.
         """
+        ...
+
+    def adapt(self, learner: Learner, task: Task, *, steps: int) -> dict[str, Tensor]:
+        """φ_K of one task, K = `steps`, detached: what `__call__` evaluates. Its query set plays no part."""
         ...
 
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_maml.episodes import Episodes
+from lightning_maml.episodes import Episodes, Task
 from lightning_maml.inner_loops.chunk import Chunk, ManyTasks, SingleTask
 from lightning_maml.inner_loops.contracts import Learner, Objective, Parameters, TaskRecord, Trajectory, stack_records
 from lightning_maml.inner_loops.sgd import FunctionalSGD
-from lightning_maml.inner_loops.unrolled import Adaptation, evaluate
+from lightning_maml.inner_loops.unrolled import Adaptation, adapt
 from lightning_maml.settings import SettingError, require_at_least
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,15 @@ class FunctionalLoop(ABC):
                 self._chunk_size = size // 2
                 torch.cuda.empty_cache()
 
+    def adapt(self, learner: Learner, task: Task, *, steps: int) -> dict[str, Tensor]:
+        """See `InnerLoop`."""
+        require_at_least(0, algorithm__eval_inner_steps=steps)
+        adaptation = Adaptation(learner, self._sgd, Objective({}, {}), steps)
+        meta = {name: theta.detach() for name, theta in learner.meta_parameters().items()}
+        with torch.enable_grad():
+            adapted = self.solve(adaptation, meta, SingleTask(learner, task), None)
+        return {name: value.detach() for name, value in adapted.items()}
+
     def _fitting(self, adaptation: Adaptation, meta: Parameters, episodes: Episodes) -> int:
         """As many tasks as there is room for, by what one of them keeps for its gradient."""
         kept = _Kept()
@@ -137,9 +146,11 @@ class FunctionalLoop(ABC):
     def gradients(self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord) -> list[Tensor]:
         """The gradient of the objective, summed over the chunk's tasks, in the order of `meta`."""
 
-    def evaluate(self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord) -> None:
-        """Adapt without an outer graph; record support and query at every step."""
-        evaluate(adaptation, meta, chunk, record)
+    def solve(
+        self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord | None
+    ) -> dict[str, Tensor]:
+        """φ_K without an outer graph; with a record, support and query at every step are recorded."""
+        return adapt(adaptation, meta, chunk, record)
 
     def _in_chunks(
         self, adaptation: Adaptation, meta: Parameters, episodes: Episodes, *, evaluation: bool
@@ -151,7 +162,7 @@ class FunctionalLoop(ABC):
                 record = TaskRecord.empty(chunk.data, adaptation.steps)
                 records.append(record)
                 if evaluation:
-                    self.evaluate(adaptation, meta, chunk, record)
+                    self.solve(adaptation, meta, chunk, record)
                     continue
                 gradients = self.gradients(adaptation, meta, chunk, record)
                 sums = gradients if sums is None else list(torch._foreach_add(sums, gradients))

@@ -70,7 +70,7 @@ class HigherLoop:
             for task in episodes.tasks():
                 record = TaskRecord.empty(task, steps)
                 if objective is None:
-                    self.adapt(learner, meta, task, steps, record, evaluation=True)
+                    self.descend(learner, meta, task, steps, record, evaluation=True)
                 else:
                     outer_loss = self._unroll(learner, meta, task, steps, objective, record)
                     sums = _accumulate(sums, meta, outer_loss)
@@ -78,6 +78,15 @@ class HigherLoop:
         trajectory = stack_records(records, classification=not episodes.query_y.is_floating_point())
         gradients = None if sums is None else {name: total / episodes.num_tasks for name, total in sums.items()}
         return trajectory, gradients
+
+    def adapt(self, learner: Learner, task: Task, *, steps: int) -> dict[str, Tensor]:
+        """See `InnerLoop`."""
+        require_at_least(0, algorithm__eval_inner_steps=steps)
+        meta = {name: theta.detach() for name, theta in learner.meta_parameters().items()}
+        with torch.enable_grad():
+            record = TaskRecord.empty(task, steps)
+            adapted = self.descend(learner, meta, task, steps, record, evaluation=False)[1]
+        return {name: value.detach() for name, value in adapted.items()}
 
     def _unroll(
         self, learner: Learner, meta: Parameters, task: Task, steps: int, objective: Objective, record: TaskRecord
@@ -110,7 +119,7 @@ class HigherLoop:
                 adapted = _step(optimizer, inner_loss, adapted, learner.step_size(meta, step))
         return outer_loss
 
-    def adapt(
+    def descend(
         self,
         learner: Learner,
         meta: Parameters,

@@ -140,10 +140,14 @@ class ImplicitLoop(FunctionalLoop):
             return [torch.zeros_like(value) for value in meta.values()]
         return list(torch.autograd.grad(product, list(meta.values()), allow_unused=True, materialize_grads=True))
 
-    def evaluate(self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord) -> None:
+    def solve(
+        self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord | None
+    ) -> dict[str, Tensor]:
         meta = {name: value.detach() for name, value in meta.items()}
         proximal = self._proximal if self._proximal_in_evaluation else 0.0
-        self._solve(adaptation, meta, chunk, chunk.start(meta), proximal, record, evaluation=True)
+        evaluation = record is not None
+        record = record or TaskRecord.empty(chunk.data, adaptation.steps)
+        return self._solve(adaptation, meta, chunk, chunk.start(meta), proximal, record, evaluation=evaluation)
 
     def _solve(
         self,

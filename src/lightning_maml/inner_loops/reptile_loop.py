@@ -52,7 +52,7 @@ class ReptileLoop(HigherLoop):
             for task in episodes.tasks():
                 record = TaskRecord.empty(task, steps)
                 batches = self._batches(task, steps)
-                before, after = self.adapt(
+                before, after = self.descend(
                     learner, meta, task, steps, record, evaluation=objective.trace, batches=batches
                 )
                 # Through φ_0(θ), so that a learner whose start is a function of θ is moved by what it is made of.
@@ -73,5 +73,5 @@ class ReptileLoop(HigherLoop):
             return None
         batches: list[Tensor] = []
         while len(batches) < steps:
-            batches += torch.randperm(samples).to(task.support_x.device).split(self._batch_size)
+            batches += torch.split(torch.randperm(samples).to(task.support_x.device), self._batch_size)
         return batches[:steps]

@@ -73,22 +73,27 @@ def unroll(adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskR
     return total
 
 
-def evaluate(adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord) -> None:
-    """Adapt without an outer graph; record support and query at every step."""
+def adapt(adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord | None) -> dict[str, Tensor]:
+    """φ_K without an outer graph; with a record, support and query at every step are recorded."""
     meta = {name: parameter.detach() for name, parameter in meta.items()}
     chunk = chunk.having(chunk.encode(meta))
     at = Descent(chunk.start(meta), {})
     for step in range(adaptation.steps + 1):
         at = Descent({name: value.detach().requires_grad_() for name, value in at.adapted.items()}, at.momentum)
-        with torch.no_grad():
-            losses, outputs = chunk.losses(meta, at.adapted, "query", step)
-            record.add("query", step, losses, outputs, chunk.data.query_y)
+        if record is not None:
+            with torch.no_grad():
+                losses, outputs = chunk.losses(meta, at.adapted, "query", step)
+                record.add("query", step, losses, outputs, chunk.data.query_y)
+        elif step == adaptation.steps:
+            break
         with torch.set_grad_enabled(step < adaptation.steps):
             losses, outputs = chunk.losses(meta, at.adapted, "support", step)
-        record.add("support", step, losses, outputs, chunk.data.support_y)
+        if record is not None:
+            record.add("support", step, losses, outputs, chunk.data.support_y)
         if step < adaptation.steps:
             values = torch.autograd.grad(losses.sum(), list(at.adapted.values()), allow_unused=True)
             with torch.no_grad():
                 at = adaptation.sgd.step(
                     at, dict(zip(at.adapted, values, strict=True)), adaptation.learner.step_size(meta, step)
                 )
+    return at.adapted

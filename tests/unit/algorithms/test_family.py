@@ -12,9 +12,19 @@ from torch.func import functional_call
 from torchmeta.utils.prototype import get_prototypes, prototypical_loss
 
 from lightning_maml.algorithms import ANIL, BOIL, MAML, R2D2, MAMLPlusPlus, MetaSGD, ProtoNet, UnicornMAML
+from lightning_maml.algorithms.network_learner import FeatureLearner
 from lightning_maml.algorithms.r2d2 import ridge_regression
 from lightning_maml.episodes import Episodes
-from lightning_maml.inner_loops import HigherLoop, Learner, Objective, RecomputeLoop, ReptileLoop, VectorizedLoop
+from lightning_maml.inner_loops import (
+    AutoLoop,
+    HigherLoop,
+    ImplicitLoop,
+    Learner,
+    Objective,
+    RecomputeLoop,
+    ReptileLoop,
+    VectorizedLoop,
+)
 from lightning_maml.settings import SettingError
 from tests.tasks import classification, regression, small_conv4, small_mlp
 
@@ -90,6 +100,24 @@ def test_every_gradient_based_method_does_regression(method: str) -> None:
     trajectory, _ = HigherLoop(SGD)(learner, episodes, steps=2)
     assert trajectory.query_accuracy is None
     assert float(trajectory.support_loss[:, -1].mean()) < float(trajectory.support_loss[:, 0].mean())
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("loop", ["higher", "vectorized", "recompute", "auto", "implicit", "reptile"])
+def test_what_a_task_adapts_to_is_what_is_evaluated(method: str, loop: str) -> None:
+    """`adapt` and `answer` give the outputs whose loss `__call__` reports, without looking at the query set."""
+    learner, episodes, steps = learner_of(method), classification(2), METHODS[method][1]
+    inner = {"auto": AutoLoop, "implicit": ImplicitLoop, "reptile": ReptileLoop, **LOOPS}[loop](SGD)
+    if loop == "implicit" and type(learner).encode is not Learner.encode:
+        pytest.skip("refused: features are learned outside the inner problem")
+    trajectory, _ = inner(learner, episodes, steps=steps)
+    for index, task in enumerate(episodes.tasks()):
+        blind = task._replace(query_x=torch.full_like(task.query_x, torch.nan))
+        unseen = task if isinstance(learner, FeatureLearner) else blind  # these normalize support and query together
+        adapted = inner.adapt(learner, unseen, steps=steps)
+        assert not any(value.requires_grad for value in adapted.values())
+        loss = learner.loss(learner.answer(adapted, task, steps), task.query_y)
+        assert float(loss) == pytest.approx(float(trajectory.query_loss[index, steps]), rel=1e-10)
 
 
 def test_fomaml_has_the_gradient_of_the_query_loss_where_adaptation_ended() -> None:
