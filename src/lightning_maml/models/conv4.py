@@ -6,6 +6,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lightning_maml.models.pooling import GlobalMean
 from lightning_maml.settings import SettingError, require_at_least
 
 Downsample = Literal["max_pool", "stride"]
@@ -77,7 +78,7 @@ class Conv4(nn.Module):
             for layer in range(num_layers)
         ]
         if downsample == "stride":
-            blocks.append(nn.AdaptiveAvgPool2d(1))
+            blocks.append(GlobalMean())
             sides = [1, 1]
         self.body = nn.Sequential(*blocks, nn.Flatten())
         self.head = nn.Linear(num_filters * sides[0] * sides[1], num_outputs)

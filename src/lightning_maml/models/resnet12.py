@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import DropBlock2d
 
+from lightning_maml.models.pooling import GlobalMean
 from lightning_maml.settings import SettingError, require_at_least
 
 _SLOPE = 0.1  # of leaky ReLU below zero
@@ -58,7 +59,7 @@ class ResNet12(nn.Module):
             blocks.append(_Block(inputs, outputs))
             if drop_block and number > len(channels) - 2:
                 blocks.append(DropBlock2d(drop_block, block_size))
-        self.body = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.body = nn.Sequential(*blocks, GlobalMean())
         self.head = nn.Linear(channels[-1], num_outputs)
 
     def forward(self, images: Float[Tensor, "samples channels height width"]) -> Float[Tensor, "samples outputs"]:
