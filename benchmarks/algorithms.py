@@ -1,6 +1,6 @@
 """What a meta-update of each method costs, relative to MAML's.
 
-    python benchmarks/algorithms.py [--rounds 5] [--methods maml anil …] [OVERRIDE …]
+    python benchmarks/algorithms.py [--rounds 5] [OVERRIDE …] [--methods maml anil …]
 
 Each method as its YAML has it, on the same meta-batch of the quickstart (16 tasks of printed characters, 5-way 5-shot,
 15 queries; Conv4-32), with other settings as for src/run.py: `algorithm.num_inner_steps=5 inner_loop=vectorized`.
