@@ -1,6 +1,6 @@
-# make train · make test · make lint · make bench · make lock · make help: each builds .venv from the lock when it must.
+# make train · make test · make lint · make bench · make lock · make demo · make help: each builds .venv from the lock when it must.
 .DEFAULT_GOAL := help
-.PHONY: help train test lint bench lock venv clean
+.PHONY: help train demo test lint bench lock venv clean
 SHELL := /bin/sh
 
 VENV := .venv
@@ -18,6 +18,12 @@ help: ## Show this help
 train: $(STAMP) ## Meta-train MAML on the embedded glyphs (ARGS="data=omniglot ..." changes what is run)
 	$(VENV)/bin/python src/run.py experiment=quickstart $(ARGS)
 
+demo: $(STAMP) ## Adapt a trained checkpoint to five printed letters, one image of each, and classify others
+	$(VENV)/bin/python -m lightning_maml.data.glyph_images experiments/demo
+	$(VENV)/bin/python src/adapt.py ckpt=checkpoints/omniglot_5way_1shot.ckpt output=experiments/demo \
+		support=experiments/demo/support query=experiments/demo/query $(ARGS)
+	@echo 'Look at experiments/demo/predictions.png: each image with the letter that the network takes it for.'
+
 test: $(STAMP) ## Run every test
 	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
@@ -32,7 +38,7 @@ bench: $(STAMP) ## Measure speed and exercise faults (needs Omniglot in DATASET_
 	$(VENV)/bin/python benchmarks/kills.py
 
 lock: $(LOCK) ## Rewrite requirements.txt from pyproject.toml
-	$(VENV)/bin/uv pip compile pyproject.toml --universal --group dev --upgrade --no-header --no-annotate \
+	$(VENV)/bin/uv pip compile pyproject.toml --universal --group dev --extra onnx --upgrade --no-header --no-annotate \
 		--quiet --output-file requirements.txt
 
 venv: $(STAMP) ## Build .venv without running anything

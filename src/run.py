@@ -3,6 +3,8 @@
 Every setting is in conf/; --help lists the choices, --cfg job prints what would run.
 """
 
+from typing import Any
+
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -20,6 +22,7 @@ def main(cfg: DictConfig) -> float | None:
     from lightning_maml.algorithms import OuterLoop, check_checkpoint, check_trainer_settings
     from lightning_maml.callbacks import begin_logging, end_logging
     from lightning_maml.data import MetaDataModule
+    from lightning_maml.few_shot import Recipe
 
     check_trainer_settings(cfg.train.pl_trainer)
     command_line.seed_everything(cfg.train.seed)
@@ -31,6 +34,13 @@ def main(cfg: DictConfig) -> float | None:
     learner = hydra.utils.instantiate(cfg.algorithm.learner, network=network)
     datamodule.require_tasks_for(any_ways=learner.any_ways)
     algorithm: OuterLoop = hydra.utils.instantiate(cfg.algorithm, learner=learner)
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    algorithm.recipe = Recipe.of(
+        config,
+        input_shape=datamodule.input_shape,
+        num_outputs=datamodule.num_outputs,
+        data=HydraConfig.get().runtime.choices["data"],
+    ).plain()
     ckpt_path = cfg.train.ckpt_path
     if ckpt_path is not None or not cfg.train.fit:
         check_checkpoint(ckpt_path, algorithm)
@@ -45,7 +55,7 @@ def main(cfg: DictConfig) -> float | None:
     )
     succeeded = False
     try:
-        begin_logging(trainer, algorithm, OmegaConf.to_container(cfg, resolve=True))
+        begin_logging(trainer, algorithm, config)
         if cfg.train.fit:
             trainer.fit(algorithm, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
             ckpt_path = best.best_model_path or None

@@ -78,6 +78,7 @@ class OuterLoop(pl.LightningModule):
         self._accumulated: list[Trajectory] = []
         self._test_parts: list[Trajectory] = []
         self._resumed: dict[str, Any] | None = None
+        self.recipe: dict[str, Any] | None = None
 
     @property
     def test_trajectory(self) -> Trajectory:
@@ -125,7 +126,9 @@ class OuterLoop(pl.LightningModule):
         self.log_dict({f"metatest/{name}": value for name, value in metrics.items()} | self._step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the inner loop has chosen and, between the meta-batches of one meta-update, the gradient so far."""
+        """Keep what the inner loop has chosen, what it takes to build the learner again (`recipe`, plain values) and,
+        between the meta-batches of one meta-update, the gradient so far."""
+        checkpoint["recipe"] = self.recipe
         if hasattr(self.inner_loop, "state_dict"):
             checkpoint["inner_loop"] = self.inner_loop.state_dict()
         if self._accumulated:

@@ -4,6 +4,18 @@ from lightning_maml.data.datamodule import MetaDataModule
 from lightning_maml.data.glyph_fonts import GlyphFonts
 from lightning_maml.data.glyphs import Glyphs
 from lightning_maml.data.image_folder import ImageFolder
+from lightning_maml.data.images import ENDINGS, ImageFileError, as_mode, open_image
 from lightning_maml.data.overview import draw_samples, summary
 
-__all__ = ["GlyphFonts", "Glyphs", "ImageFolder", "MetaDataModule", "draw_samples", "summary"]
+__all__ = [
+    "ENDINGS",
+    "GlyphFonts",
+    "Glyphs",
+    "ImageFileError",
+    "ImageFolder",
+    "MetaDataModule",
+    "as_mode",
+    "draw_samples",
+    "open_image",
+    "summary",
+]

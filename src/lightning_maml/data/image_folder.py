@@ -10,12 +10,10 @@ from PIL import Image
 from torchmeta.utils.data import ClassDataset, CombinationMetaDataset, Dataset
 
 from lightning_maml.data.generators import SPLITS
-from lightning_maml.settings import SettingError, one_line, require_at_least
+from lightning_maml.data.images import ENDINGS, ImageFileError, as_mode, check_image, open_image
+from lightning_maml.settings import SettingError, require_at_least
 
 log = logging.getLogger(__name__)
-
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises over files
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 class ImageFolder(CombinationMetaDataset):  # type: ignore[misc]
@@ -110,10 +108,9 @@ class _ImagesOfClass(Dataset):  # type: ignore[misc]
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         target: Any = self._label
         try:
-            with Image.open(self._files[index]) as file:
-                image: Any = file.convert(self._mode)
-        except _UNREADABLE as error:
-            raise _no_image(self._files[index], error) from error
+            image: Any = as_mode(open_image(self._files[index]), self._mode)
+        except ImageFileError as error:
+            raise _no_image(error) from error
         if self.transform is not None:
             image = self.transform(image)
         if self.target_transform is not None:
@@ -157,12 +154,10 @@ def _images(folder: Path, *, skip_unreadable: bool) -> list[Path]:
         if path.suffix.lower() not in ENDINGS or path.name.startswith("."):
             continue
         try:
-            with Image.open(path) as image:
-                if skip_unreadable:
-                    image.load()
-        except _UNREADABLE as error:
+            (open_image if skip_unreadable else check_image)(path)
+        except ImageFileError as error:
             if not skip_unreadable:
-                raise _no_image(path, error) from error
+                raise _no_image(error) from error
             log.warning("%s is no image and is left out", path)
         else:
             images.append(path)
@@ -171,9 +166,9 @@ def _images(folder: Path, *, skip_unreadable: bool) -> list[Path]:
     return images
 
 
-def _no_image(path: Path, error: Exception) -> SettingError:
+def _no_image(error: ImageFileError) -> SettingError:
     return SettingError(
         "data.root",
-        path,
-        f"this file is no image ({one_line(error)}); remove it, or leave such files out by data.skip_unreadable=true",
+        error.path,
+        f"this file is {error.reason}; remove it, or leave such files out by data.skip_unreadable=true",
     )

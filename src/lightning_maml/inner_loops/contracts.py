@@ -30,6 +30,9 @@ class Learner(nn.Module, ABC):
     any_ways = False
     """Whether one learner takes tasks of different numbers of ways."""
 
+    ways: int
+    """Where `any_ways`: how many classes an answer has room for. May be changed."""
+
     adapts_by_gradient = True
     """Whether there is anything that inner steps would change."""
 

@@ -1,0 +1,80 @@
+"""Support and query images from folders: a sub-folder is a class."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightning_maml.data import ENDINGS, ImageFileError
+from lightning_maml.settings import SettingError
+
+
+def read_support(folder: str) -> tuple[list[Path], list[str]]:
+    """The images of every class, and the class of each.
+
+    Raises:
+        SettingError: if there is no such folder, it has no sub-folders, or one of them has no images.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise SettingError("support", folder, "there is no such folder; give one whose sub-folders are the classes")
+    classes = _folders(root)
+    if not classes:
+        raise SettingError("support", folder, "it has no sub-folders; each class is one, with its images in it")
+    images, labels = [], []
+    for path in classes:
+        found = _images(path)
+        if not found:
+            raise SettingError("support", path, f"a class without images ({', '.join(ENDINGS)}); add some or remove it")
+        images += found
+        labels += [path.name] * len(found)
+    return images, labels
+
+
+def read_query(query: str | Sequence[str]) -> tuple[list[Path], list[str | None]]:
+    """The images to classify, and the class of each where its folder tells: that of a sub-folder, else None.
+
+    Raises:
+        SettingError: if a path does not exist, or there are no images.
+    """
+    images: list[Path] = []
+    truth: list[str | None] = []
+    for one in [query] if isinstance(query, str) else query:
+        path = Path(one).expanduser()
+        if path.is_dir():
+            for folder, label in [(path, None), *((inner, inner.name) for inner in _folders(path))]:
+                found = _images(folder)
+                images += found
+                truth += [label] * len(found)
+        elif path.is_file():
+            images.append(path)
+            truth.append(None)
+        else:
+            raise SettingError("query", one, "there is no such file or folder; give images, or a folder of them")
+    if not images:
+        raise SettingError("query", query, f"there are no images in it ({', '.join(ENDINGS)})")
+    return images, truth
+
+
+@contextmanager
+def images_of(setting: str) -> Iterator[None]:
+    """Say of a file that is no image which setting has brought it in.
+
+    Raises:
+        SettingError: for an `ImageFileError` within.
+    """
+    try:
+        yield
+    except ImageFileError as error:
+        raise SettingError(setting, error.path, f"this file is {error.reason}; remove it or replace it") from error
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and path.suffix.lower() in ENDINGS and not path.name.startswith(".")
+    )

@@ -1,0 +1,139 @@
+"""A trained learner, to be adapted to anybody's classes."""
+
+import copy
+import pickle
+from collections.abc import Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_maml.episodes import Task
+from lightning_maml.few_shot.classifier import Classifier, Label
+from lightning_maml.few_shot.preprocessing import ImageLike
+from lightning_maml.few_shot.recipe import Recipe
+from lightning_maml.few_shot.statistics import freeze_statistics
+from lightning_maml.inner_loops import InnerLoop, Learner
+from lightning_maml.settings import SettingError, require_at_least
+
+_PREFIX = "learner."  # of the weights in a checkpoint of Lightning's
+
+
+class FewShotLearner:
+    """What a checkpoint has learned. It is never changed: `adapt` works on a copy, in any number of threads at once.
+
+    Args:
+        recipe: how it was built.
+        learner: with its weights.
+        inner_loop: how it adapts.
+        trusted: packages beside this project's whose classes the recipe may name.
+    """
+
+    def __init__(self, recipe: Recipe, learner: Learner, inner_loop: InnerLoop, trusted: Sequence[str] = ()) -> None:
+        self.recipe = recipe
+        self._learner = learner.eval()
+        self._inner_loop = inner_loop
+        self._trusted = tuple(trusted)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], trusted: Sequence[str] = ()) -> "FewShotLearner":
+        """From a checkpoint that this project wrote.
+
+        Only tensors and plain values are read, and only classes of this project, of torchvision's transforms and of
+        `trusted` packages are built: a checkpoint cannot run code of its own.
+
+        Raises:
+            SettingError: if there is no such file, it is no checkpoint, it does not say how to prepare images, or it
+                names other code.
+        """
+        name = fspath(path)
+        if not Path(name).is_file():
+            raise SettingError("ckpt", name, "there is no such file; a run keeps its own in checkpoints/best.ckpt")
+        try:
+            checkpoint: dict[str, Any] = torch.load(name, map_location="cpu", weights_only=True)
+            state: dict[str, Tensor] = dict(checkpoint["state_dict"])
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+            raise SettingError("ckpt", name, "it is no checkpoint of a run, or it is damaged; give another") from error
+        try:
+            recipe = Recipe.from_plain(checkpoint.get("recipe"))
+        except ValueError as error:
+            raise SettingError(
+                "ckpt",
+                name,
+                "it does not say how its network is built and its images are prepared; train it again with "
+                "this version, which writes that into its checkpoints",
+            ) from error
+        if len(recipe.input_shape) != 3 or recipe.input_shape[0] not in (1, 3):
+            raise SettingError("ckpt", name, "it was not trained on images, grey or in colour; give one that was")
+        learner = recipe.make_learner(trusted)
+        try:
+            learner.load_state_dict({key.removeprefix(_PREFIX): value for key, value in state.items()})
+        except RuntimeError as error:
+            raise SettingError(
+                "ckpt", name, "its weights do not fit the network that it names; give another"
+            ) from error
+        return cls(recipe, learner, recipe.make_inner_loop(trusted), trusted)
+
+    @property
+    def any_ways(self) -> bool:
+        """Whether there may be more classes than in training."""
+        return self._learner.any_ways
+
+    def adapt(
+        self,
+        images: Sequence[ImageLike],
+        labels: Sequence[Label],
+        *,
+        steps: int | None = None,
+        transductive: bool = False,
+        invert: bool = False,
+    ) -> Classifier:
+        """A classifier of the classes that these images show.
+
+        Args:
+            images: the support set: files, images of Pillow's, arrays, or inputs.
+            labels: the class of each, a text or a number.
+            steps: inner steps; None for as many as the checkpoint was evaluated with.
+            transductive: normalize images that are classified together by their common statistics, as the papers do;
+                if not, by those of the support set, so that a prediction depends on nothing but its image.
+            invert: turn dark into bright first, for ink on paper where training saw chalk on a board.
+
+        Raises:
+            ImageFileError: if a file is no image.
+            SettingError: if there are fewer than two classes, or more than the network has outputs.
+        """
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images, but {len(labels)} labels")
+        classes = sorted(set(labels), key=lambda label: (isinstance(label, str), label))
+        self._require_ways(len(classes))
+        steps = self.recipe.steps if steps is None else steps
+        require_at_least(0, steps=steps)
+        if steps and not self._learner.adapts_by_gradient:
+            raise SettingError("steps", steps, "this method does not adapt by gradient; give 0")
+        classifier = Classifier(
+            self.recipe, copy.deepcopy(self._learner), classes, steps, invert=invert, trusted=self._trusted
+        )
+        x = classifier.inputs(images)
+        y = torch.tensor([classes.index(label) for label in labels])
+        # Where a method encodes support and query set together, the support set twice has its own statistics.
+        support = Task(x, y, x, y)
+        adapted = self._inner_loop.adapt(classifier.learner, support, steps=steps)
+        if transductive:
+            classifier.keep(adapted, support, self._inner_loop)
+        else:
+            freeze_statistics(classifier.learner, lambda: classifier.learner.answer(adapted, support, steps))
+            classifier.keep(adapted)
+        return classifier
+
+    def _require_ways(self, ways: int) -> None:
+        if ways < 2:
+            raise SettingError("support", f"{ways} class", "there is nothing to tell apart; give two classes or more")
+        if ways > self.recipe.num_outputs and not self.any_ways:
+            raise SettingError(
+                "support",
+                f"{ways} classes",
+                f"this checkpoint's head tells {self.recipe.num_outputs} apart; give no more, or a checkpoint of "
+                "algorithm=protonet, r2d2 or unicorn_maml, which take any number",
+            )

@@ -1,0 +1,53 @@
+"""A classifier as ONNX, for programs without PyTorch."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lightning_maml.settings import SettingError
+
+_IMAGES = 3  # compared with PyTorch's output; another number than it was traced with
+_TOLERANCE = 1e-4  # of a probability
+
+
+def export(classifier: nn.Module, input_shape: tuple[int, ...], path: Path) -> float:
+    """Write `classifier` to `path`, and return the largest difference of a probability on random inputs.
+
+    Raises:
+        SettingError: if ONNX's packages are not installed, or its probabilities differ from PyTorch's.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  # PyTorch's exporter needs it
+        from onnx.reference import ReferenceEvaluator
+    except ImportError as error:
+        raise SettingError("onnx", True, "needs more packages: pip install onnx onnxscript") from error
+    for name in ("onnxscript", "onnx_ir"):  # which tell of every node that they remove
+        logging.getLogger(name).setLevel(logging.WARNING)
+    examples = torch.rand(2, *input_shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own remarks on the libraries it uses
+        program: Any = torch.onnx.export(
+            classifier,
+            (examples,),
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamic_shapes=({0: torch.export.Dim("images")},),
+            dynamo=True,
+            verbose=False,
+        )
+    model = program.model_proto
+    others = torch.rand(_IMAGES, *input_shape)
+    found: Any = ReferenceEvaluator(model).run(None, {"images": others.numpy()})
+    difference = float(np.abs(found[0] - classifier(others).numpy()).max())
+    if not difference < _TOLERANCE:
+        raise SettingError(
+            "onnx", True, f"its probabilities differ from PyTorch's by {difference:.1e}; nothing was written"
+        )
+    onnx.save(model, str(path))
+    return difference

@@ -1,0 +1,81 @@
+"""What was predicted of somebody's images: for programs, for eyes, and as a table."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from lightning_maml.callbacks.pictures import GREEN, ORANGE
+from lightning_maml.data import open_image
+from lightning_maml.few_shot.classifier import Label, Prediction
+from lightning_maml.files import replacing
+
+_DRAWN = 48
+_COLUMNS = 8
+
+
+def write_predictions(
+    files: Sequence[Path],
+    predictions: Sequence[Prediction],
+    truth: Sequence[str | None],
+    classes: Sequence[Label],
+    path: Path,
+) -> None:
+    """A line for each image: its file, the class predicted, the true one where it is known, and each probability."""
+    with replacing(path, newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "class", "truth", *(f"p({label})" for label in classes)])
+        for name, prediction, known in zip(files, predictions, truth, strict=True):
+            row = [f"{prediction.probabilities[label]:.6f}" for label in classes]
+            writer.writerow([name, prediction.label, known or "", *row])
+
+
+def as_table(predictions: Sequence[Prediction], truth: Sequence[str | None], classes: Sequence[Label]) -> str:
+    """For each class how often it was predicted and how surely, and how many of its images were recognized."""
+    is_known = [known in classes for known in truth]
+    table = Table(title=f"{len(predictions)} images", title_justify="left")
+    table.add_column("class")
+    for column in ("predicted", "mean probability", *(["recognized"] if any(is_known) else [])):
+        table.add_column(column, justify="right")
+    for label in classes:
+        own = [one.probability for one in predictions if one.label == label]
+        row = [str(label), str(len(own)), f"{sum(own) / len(own):.0%}" if own else ""]
+        if any(is_known):
+            images = [one for one, known in zip(predictions, truth, strict=True) if known == label]
+            row.append(f"{sum(one.label == label for one in images)} of {len(images)}")
+        table.add_row(*row)
+    console = Console(width=80, no_color=True, highlight=False)
+    with console.capture() as capture:
+        console.print(table)
+    text = capture.get().rstrip()
+    if any(is_known):
+        right = sum(one.label == known for one, known in zip(predictions, truth, strict=True))
+        text += f"\naccuracy {right / sum(is_known):.1%}: {right} of {sum(is_known)} images whose class is known"
+    return text
+
+
+def draw_predictions(
+    files: Sequence[Path], predictions: Sequence[Prediction], truth: Sequence[str | None], path: Path
+) -> None:
+    """Each image with its class and probability: green with ✓ where the folder says the same, red with ✗ where not."""
+    shown = min(len(files), _DRAWN)
+    columns = min(shown, _COLUMNS)
+    rows = -(-shown // columns)
+    figure = Figure(figsize=(max(1.5 * columns, 5), 1.9 * rows + 0.6), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, file, prediction, known in zip(grid, files, predictions, truth, strict=False):
+        axes.imshow(open_image(file), cmap="gray")
+        mark, colour = "", "black"
+        if known is not None:
+            mark, colour = (" ✓", GREEN) if known == prediction.label else (" ✗", ORANGE)
+        name = str(prediction.label)
+        short = name if len(name) <= 14 else f"{name[:13]}…"
+        axes.set_title(f"{short}\n{prediction.probability:.0%}{mark}", color=colour, fontsize=9)
+    count = f"the first {shown} of {len(files)} images" if shown < len(files) else f"{shown} images"
+    figure.suptitle(f"Predicted class and its probability, {count}", fontsize=11)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,68 @@
+"""Anybody's images as a network's inputs."""
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from lightning_maml.data import as_mode, open_image
+
+ImageLike = str | PathLike[str] | Image.Image | np.ndarray | Tensor
+"""A file, an image of Pillow's, an array [height, width] or [height, width, channels] of bytes, or a ready input."""
+
+
+class Preprocessing:
+    """From an image to an input, as in training: turned upright by its EXIF tag, laid on white where it is transparent,
+    grey or in colour as the network has channels, then the transforms; resized beforehand if they do not do so.
+
+    Args:
+        input_shape: channels, height and width of an input.
+        transforms: applied one after another; the last gives a tensor.
+        invert: turn dark into bright first.
+    """
+
+    def __init__(
+        self, input_shape: Sequence[int], transforms: Sequence[Callable[[Any], Any]], *, invert: bool = False
+    ) -> None:
+        self.input_shape = tuple(input_shape)
+        self._transforms = transforms
+        self._invert = invert
+
+    def __call__(self, images: Sequence[ImageLike]) -> Float[Tensor, "images channels height width"]:
+        """All images as one batch.
+
+        Raises:
+            ImageFileError: if a file is no image, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+            ValueError: if an input has the wrong shape.
+        """
+        return torch.stack([self._input(image) for image in images])
+
+    def _input(self, image: ImageLike) -> Tensor:
+        if isinstance(image, Tensor):
+            if tuple(image.shape) != self.input_shape:
+                raise ValueError(f"an input of shape {tuple(image.shape)}; the network takes {self.input_shape}")
+            return image.float()
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image)
+        picture = image if isinstance(image, Image.Image) else open_image(Path(image))
+        picture = as_mode(picture, "L" if self.input_shape[0] == 1 else "RGB")
+        if self._invert:
+            picture = ImageOps.invert(picture)
+        result = self._transformed(picture)
+        if tuple(result.shape) != self.input_shape:
+            height, width = self.input_shape[1:]
+            result = self._transformed(picture.resize((width, height), Image.Resampling.BILINEAR))
+        if tuple(result.shape) != self.input_shape:
+            raise ValueError(f"the transforms give {tuple(result.shape)}; the network takes {self.input_shape}")
+        return result
+
+    def _transformed(self, image: Any) -> Tensor:
+        for transform in self._transforms:
+            image = transform(image)
+        return torch.as_tensor(image)

@@ -1,0 +1,133 @@
+"""What a checkpoint says beside its weights, so that it can be adapted without the configuration of its run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import hydra
+from torch import nn
+
+from lightning_maml.inner_loops import InnerLoop, Learner
+from lightning_maml.settings import SettingError
+
+# What a checkpoint, which may be a stranger's, can have built: classes of these packages, and nothing else.
+_KNOWN = (
+    "lightning_maml.models",
+    "lightning_maml.algorithms",
+    "lightning_maml.inner_loops",
+    "torchvision.transforms",
+    "torch.optim",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to build a learner and its inner loop, and how images become its inputs; plain values only.
+
+    Attributes:
+        network, learner, inner_loop: nodes with a `_target_`, as Hydra's configurations have them.
+        transforms: a node for each, applied to an image one after another.
+        input_shape: channels, height, width of one input.
+        num_outputs: outputs of the head that the network was built with.
+        steps: inner steps in evaluation.
+        data: the dataset's name, for people.
+    """
+
+    network: dict[str, Any]
+    learner: dict[str, Any]
+    inner_loop: dict[str, Any]
+    transforms: list[dict[str, Any]]
+    input_shape: list[int]
+    num_outputs: int
+    steps: int
+    data: str
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], *, input_shape: Sequence[int], num_outputs: int, data: str) -> "Recipe":
+        """From a run's resolved configuration, and what its data have decided."""
+        algorithm = config["algorithm"]
+        steps = algorithm["eval_inner_steps"]
+        return cls(
+            network=config["model"]["torch_module"],
+            learner=algorithm["learner"],
+            inner_loop=config["inner_loop"],
+            transforms=config["data"]["datamodule"].get("transforms") or [],
+            input_shape=list(input_shape),
+            num_outputs=num_outputs,
+            steps=algorithm["num_inner_steps"] if steps is None else steps,
+            data=data,
+        )
+
+    @classmethod
+    def from_plain(cls, values: Any) -> "Recipe":
+        """What `plain` gave.
+
+        Raises:
+            ValueError: if something is missing.
+        """
+        if not isinstance(values, Mapping) or (missing := {field.name for field in fields(cls)} - values.keys()):
+            raise ValueError(f"the recipe lacks {', '.join(sorted(missing)) if isinstance(values, Mapping) else 'all'}")
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+    def plain(self) -> dict[str, Any]:
+        """As values that a checkpoint can hold."""
+        return asdict(self)
+
+    def make_learner(self, trusted: Sequence[str] = ()) -> Learner:
+        """The learner around its network, with weights of no meaning.
+
+        Raises:
+            SettingError: if it names something that is not of this project and not `trusted`.
+        """
+        network: nn.Module = _build(
+            self.network, trusted, input_shape=tuple(self.input_shape), num_outputs=self.num_outputs
+        )
+        learner: Learner = _build(self.learner, trusted, network=network)
+        return learner
+
+    def make_inner_loop(self, trusted: Sequence[str] = ()) -> InnerLoop:
+        """How it adapts; raises as `make_learner`."""
+        loop: InnerLoop = _build(self.inner_loop, trusted)
+        return loop
+
+    def make_transforms(self, trusted: Sequence[str] = ()) -> list[Any]:
+        """From an image to an input; raises as `make_learner`."""
+        return [_build(node, trusted) for node in self.transforms]
+
+
+def _build(node: Mapping[str, Any], trusted: Sequence[str], **arguments: Any) -> Any:
+    _require_known(node, (*_KNOWN, *trusted))
+    return hydra.utils.instantiate(dict(node), **arguments)
+
+
+def _require_known(node: Any, known: Sequence[str]) -> None:
+    """Refuse anything that would run code of others'. `_target_` may name whatever Python can import."""
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if target is not None and not _is_known(str(target), known):
+            raise SettingError(
+                "ckpt",
+                target,
+                "the checkpoint names code that is neither this project's nor torchvision's, and using it would run "
+                "it; if you trust it, add trusted=[MODULE]",
+            )
+        for value in node.values():
+            _require_known(value, known)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            _require_known(value, known)
+
+
+def _is_known(target: str, known: Sequence[str]) -> bool:
+    """Whether it is a class that one of these packages defines: not what they have imported from elsewhere."""
+    if not _within(target, known):
+        return False
+    try:
+        found = hydra.utils.get_object(target)
+    except ImportError:
+        return False
+    return isinstance(found, type) and _within(found.__module__, known)
+
+
+def _within(name: str, packages: Sequence[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)

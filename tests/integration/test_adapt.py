@@ -1,0 +1,144 @@
+"""src/adapt.py: a folder of somebody's images and a checkpoint in, predictions out."""
+
+import csv
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_maml.data.glyph_images import LETTERS, write_images
+from lightning_maml.few_shot import Classifier
+from tests.integration.command import environment, succeed, tiny
+from tests.paths import ROOT
+
+Adapt = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint of five ways and the letters' images."""
+    root = tmp_path_factory.mktemp("adapt")
+    arguments = tiny("data.datamodule.nway=5", "data.datamodule.kshot.query=2", "logging=csv", "train.test=false")
+    succeed(*arguments, folder=root / "run")
+    write_images(root / "letters", shots=2, queries=3)
+    return root
+
+
+@pytest.fixture
+def adapt(trained: Path, tmp_path: Path) -> Adapt:
+    def run(**changes: object) -> "subprocess.CompletedProcess[str]":
+        settings: dict[str, object] = {
+            "ckpt": trained / "run/checkpoints/best.ckpt",
+            "support": trained / "letters/support",
+            "query": trained / "letters/query",
+            "output": tmp_path / "out",
+        }
+        arguments = [f"{name}={value}" for name, value in (settings | changes).items() if value is not None]
+        return subprocess.run(
+            [sys.executable, "src/adapt.py", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env=environment(),
+            check=False,
+        )
+
+    return run
+
+
+def test_predictions_are_written_drawn_and_counted(trained: Path, tmp_path: Path, adapt: Adapt) -> None:
+    done = adapt()
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    names = {path.name for path in out.iterdir()}
+    assert names == {".hydra", "adapt.log", "predictions.csv", "predictions.png", "classifier.pt"}
+    with (out / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(LETTERS) * 3
+    classifier = Classifier.load(out / "classifier.pt")
+    for row in rows:
+        probabilities = {label: float(row[f"p({label})"]) for label in classifier.classes}
+        assert row["class"] == max(probabilities, key=lambda label: probabilities[label])
+        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert row["truth"] == Path(row["file"]).parent.name
+        (again,) = classifier.classify([row["file"]])
+        assert again.probability == pytest.approx(probabilities[row["class"]], abs=1e-5)
+    right = sum(row["class"] == row["truth"] for row in rows)
+    assert f"accuracy {right / len(rows):.1%}: {right} of {len(rows)} images" in done.stdout
+    assert min(Image.open(out / "predictions.png").size) > 400
+
+
+def test_a_prediction_does_not_depend_on_the_other_images_unless_asked(trained: Path, tmp_path: Path, adapt: Adapt) -> None:
+    def first(out: Path) -> float:
+        with (out / "predictions.csv").open(newline="") as file:
+            return next(float(row["p(an)"]) for row in csv.DictReader(file) if row["file"] == str(image))
+
+    image = trained / "letters/query/an/2.png"
+    for transductive in ("false", "true"):
+        for name, query in (("alone", image), ("together", f"[{image},{trained}/letters/query/don]")):
+            done = adapt(query=query, transductive=transductive, output=tmp_path / transductive / name)
+            assert done.returncode == 0, done.stderr
+    alone, together = (first(tmp_path / "false" / name) for name in ("alone", "together"))
+    assert alone == pytest.approx(together, abs=2e-6)
+    alone, together = (first(tmp_path / "true" / name) for name in ("alone", "together"))
+    assert abs(alone - together) > 1e-4
+    assert not (tmp_path / "true/alone/classifier.pt").exists()
+
+
+def test_onnx(tmp_path: Path, adapt: Adapt) -> None:
+    done = adapt(onnx="true", steps=3)
+    assert done.returncode == 0, done.stderr
+    assert "classifier.onnx (its probabilities are PyTorch's within" in done.stdout
+    assert (tmp_path / "out/classifier.onnx").stat().st_size > 10_000
+    refused = adapt(onnx="true", transductive="true", output=tmp_path / "other")
+    assert refused.returncode == 1 and refused.stderr.startswith("error: onnx=True")
+
+
+def write(path: Path, content: bytes = b"") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_what_cannot_work_is_one_line(trained: Path, tmp_path: Path, adapt: Adapt) -> None:
+    one = write(tmp_path / "one/a/1.png").parent.parent
+    Image.fromarray(np.zeros((4, 4), dtype=np.uint8)).save(one / "a/1.png")
+    broken = tmp_path / "broken"
+    for name in ("a", "b"):
+        write(broken / name / "1.png", b"no image")
+    large = tmp_path / "large"
+    for name in ("a", "b"):
+        write(large / name / "1.png")
+        Image.new("1", (10_000, 9_000)).save(large / name / "1.png")
+    many = tmp_path / "many"
+    for index in range(6):
+        write(many / str(index) / "1.png")
+        Image.fromarray(np.zeros((28, 28), dtype=np.uint8)).save(many / str(index) / "1.png")
+    checkpoint = torch.load(trained / "run/checkpoints/best.ckpt", weights_only=True)
+    torch.save({"state_dict": checkpoint["state_dict"]}, tmp_path / "old.ckpt")
+    (tmp_path / "empty").mkdir()
+    cases: list[tuple[dict[str, object], str]] = [
+        ({"support": one}, "support=1 class: there is nothing to tell apart"),
+        ({"support": broken}, f"support={broken}/a/1.png: this file is no image"),
+        ({"support": large}, f"support={large}/a/1.png: this file is too large: 10000×9000 pixels"),
+        ({"support": many}, "support=6 classes: this checkpoint's head tells 5 apart"),
+        ({"query": tmp_path / "empty"}, "there are no images in it"),
+        ({"query": broken}, f"query={broken}/a/1.png: this file is no image"),
+        ({"query": None}, "query=: this must be given"),
+        ({"ckpt": tmp_path / "nowhere.ckpt"}, "there is no such file"),
+        ({"ckpt": tmp_path / "old.ckpt"}, "does not say how its network is built and its images are prepared"),
+        ({"steps": -1}, "steps=-1"),
+        ({"output": "/proc/nowhere"}, "output"),
+    ]
+    for number, (changes, part) in enumerate(cases):
+        out = tmp_path / f"out{number}"
+        done = adapt(**({"output": out} | changes))
+        assert done.returncode == 1 and done.stderr.startswith("error: ") and part in done.stderr, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        left = {path.name for path in out.iterdir()} if out.exists() else set()
+        assert left <= {".hydra", "adapt.log"}, left

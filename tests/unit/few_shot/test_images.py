@@ -1,0 +1,116 @@
+"""Whatever a person's image files are like, the network sees what the person sees."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from lightning_maml.data import ImageFileError
+from lightning_maml.few_shot import Preprocessing
+from lightning_maml.few_shot.folders import read_query, read_support
+from lightning_maml.settings import SettingError
+
+GREY = Preprocessing((1, 4, 6), [transforms.ToTensor()])
+COLOUR = Preprocessing((3, 4, 6), [transforms.ToTensor()])
+PICTURE = (np.arange(24).reshape(4, 6) * 10).astype(np.uint8)
+EXPECTED = torch.tensor(PICTURE)[None].float() / 255
+
+
+def test_a_grey_file_an_array_an_image_and_an_input_are_the_same(tmp_path: Path) -> None:
+    image = Image.fromarray(PICTURE)
+    image.save(tmp_path / "a.png")
+    found = GREY([tmp_path / "a.png", str(tmp_path / "a.png"), image, PICTURE, EXPECTED])
+    assert found.shape == (5, 1, 4, 6)
+    torch.testing.assert_close(found, EXPECTED.expand(5, 1, 4, 6))
+    torch.testing.assert_close(COLOUR([image])[0], EXPECTED.expand(3, 4, 6))
+
+
+def test_exif_rotation_is_undone(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 270 degrees
+    Image.fromarray(np.rot90(PICTURE).copy()).save(tmp_path / "a.png", exif=exif)
+    torch.testing.assert_close(GREY([tmp_path / "a.png"])[0], EXPECTED)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1"])
+def test_what_is_transparent_is_paper(tmp_path: Path, mode: str) -> None:
+    alpha = np.where(np.arange(24).reshape(4, 6) % 2, 255, 0).astype(np.uint8)
+    if mode == "1":
+        image: Any = Image.fromarray(alpha).convert("1")
+        expected = torch.tensor(alpha)[None] / 255
+    else:
+        layers = Image.merge("LA", [Image.new("L", (6, 4), 0), Image.fromarray(alpha)])
+        image = layers if mode == "LA" else layers.convert("RGBA")
+        image = image.convert("P") if mode == "P" else image
+        expected = 1 - torch.tensor(alpha)[None] / 255
+    image.save(tmp_path / "a.png")
+    torch.testing.assert_close(GREY([tmp_path / "a.png"])[0], expected.float())
+    torch.testing.assert_close(COLOUR([tmp_path / "a.png"])[0], expected.float().expand(3, 4, 6))
+
+
+def test_sixteen_bits_keep_their_shades(tmp_path: Path) -> None:
+    Image.fromarray((PICTURE.astype(np.uint16) * 257)).save(tmp_path / "a.png")
+    found = GREY([tmp_path / "a.png"])[0]
+    assert torch.equal(found.flatten().argsort(), EXPECTED.flatten().argsort()) and float(found.max()) == 1
+
+
+def test_images_of_another_size_are_resized_and_dark_may_be_turned_into_bright() -> None:
+    large = Image.fromarray(PICTURE).resize((60, 40), Image.Resampling.NEAREST)
+    assert float((GREY([large])[0] - EXPECTED).abs().max()) < 0.05
+    inverted = Preprocessing((1, 4, 6), [transforms.ToTensor()], invert=True)
+    torch.testing.assert_close(inverted([PICTURE])[0], 1 - EXPECTED)
+
+
+def test_an_input_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(1, 5, 6\); the network takes \(1, 4, 6\)"):
+        GREY([torch.zeros(1, 5, 6)])
+
+
+def test_no_image_and_one_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(ImageFileError, match="text.png is no image"):
+        GREY([tmp_path / "text.png"])
+    with pytest.raises(ImageFileError, match="nowhere.png is not there"):
+        GREY([tmp_path / "nowhere.png"])
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.warns(Image.DecompressionBombWarning), pytest.raises(ImageFileError, match="too large: 6×4 pixels"):
+        GREY([tmp_path / "a.png"])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # beyond twice as many Pillow refuses by itself
+    with pytest.raises(ImageFileError, match="is no image .*exceeds limit"):
+        GREY([tmp_path / "a.png"])
+
+
+def folder(root: Path, *files: str) -> Path:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PICTURE).save(root / file)
+    return root
+
+
+def test_sub_folders_are_classes_and_those_of_the_query_tell_the_truth(tmp_path: Path) -> None:
+    root = folder(tmp_path, "b/1.png", "a/2.JPG", "a/1.webp", ".hidden/3.png", "c.png")
+    (root / "a" / "notes.txt").write_text("no image")
+    images, labels = read_support(str(root))
+    assert [path.name for path in images] == ["1.webp", "2.JPG", "1.png"] and labels == ["a", "a", "b"]
+    images, truth = read_query(str(root))
+    assert [path.name for path in images] == ["c.png", "1.webp", "2.JPG", "1.png"] and truth == [None, "a", "a", "b"]
+    images, truth = read_query([str(root / "c.png"), str(root / "b")])
+    assert [path.name for path in images] == ["c.png", "1.png"] and truth == [None, None]
+
+
+def test_folders_that_are_not_there_or_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty" / "a").mkdir(parents=True)
+    for read, path, part in (
+        (read_support, tmp_path / "nowhere", "support=.*nowhere: there is no such folder"),
+        (read_support, tmp_path / "empty" / "a", "support=.*it has no sub-folders"),
+        (read_support, tmp_path / "empty", "support=.*a: a class without images"),
+        (read_query, tmp_path / "nowhere", "query=.*nowhere: there is no such file or folder"),
+        (read_query, tmp_path / "empty", "query=.*there are no images in it"),
+    ):
+        with pytest.raises(SettingError, match=part):
+            read(str(path))

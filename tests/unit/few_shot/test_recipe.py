@@ -1,0 +1,103 @@
+"""A checkpoint builds this project's classes and no others, whatever it says."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_maml.few_shot import FewShotLearner, Recipe
+from lightning_maml.settings import SettingError
+from tests.unit.few_shot.test_classifier import learner_of, recipe_of
+
+
+def saved(path: Path, **changes: Any) -> Path:
+    learner = learner_of()
+    state = {f"learner.{name}": value for name, value in learner._learner.state_dict().items()}
+    torch.save({"state_dict": state, "recipe": learner.recipe.plain() | changes}, path)
+    return path
+
+
+def test_a_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
+    images = [torch.rand(1, 8, 8) for _ in range(4)]
+    one, other = learner_of(), FewShotLearner.load(saved(tmp_path / "a.ckpt"))
+    assert other.recipe == one.recipe
+    classifiers = [learner.adapt(images, ["a", "a", "b", "b"]) for learner in (one, other)]
+    assert torch.equal(classifiers[0](images[0][None]), classifiers[1](images[0][None]))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "subprocess.Popen",
+        "lightning_maml.models.conv4.nn.Linear",  # what our module has imported
+        "lightning_maml.settings.SettingError",
+        "lightning_maml.models.os.system",
+        "torchvision.transforms.functional.to_tensor",  # not a class
+        "torch.hub.load",
+        "lightning_maml.modelsevil.Net",
+    ],
+)
+@pytest.mark.parametrize("place", ["network", "learner", "inner_loop", "transforms", "nested"])
+def test_code_of_others_is_refused_before_it_is_run(tmp_path: Path, target: str, place: str) -> None:
+    node = {"_target_": target, "command": f"touch {tmp_path}/ran"}
+    plain = recipe_of().plain()
+    changes: dict[str, Any] = {place: node}
+    if place == "transforms":
+        changes = {"transforms": [node]}
+    if place == "nested":
+        changes = {"inner_loop": {**plain["inner_loop"], "inner_optimizer": {"a": [node]}}}
+    path = saved(tmp_path / "evil.ckpt", **changes)
+    images = [torch.rand(1, 8, 8) for _ in range(4)]
+    with pytest.raises(Exception) as raised:  # noqa: PT011  # a name that does not exist is refused by Hydra
+        FewShotLearner.load(path).adapt(images, ["a", "a", "b", "b"])
+    assert isinstance(raised.value, SettingError) and "ckpt=" in str(raised.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"state_dict": {}, "recipe": Evil()}, tmp_path / "evil.ckpt")
+    with pytest.raises(SettingError, match="it is no checkpoint of a run"):
+        FewShotLearner.load(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_trusted_modules_may_be_named(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.ckpt", transforms=[{"_target_": "fractions.Fraction"}])
+    with pytest.raises(SettingError, match=r"ckpt=fractions.Fraction: .*trusted=\[MODULE\]"):
+        FewShotLearner.load(path).adapt([torch.rand(1, 8, 8)] * 2, ["a", "b"])
+    FewShotLearner.load(path, trusted=["fractions"]).adapt([torch.rand(1, 8, 8)] * 2, ["a", "b"])
+
+
+@pytest.mark.parametrize("missing", [field.name for field in dataclasses.fields(Recipe)])
+def test_a_checkpoint_that_does_not_say_how_images_are_prepared(tmp_path: Path, missing: str) -> None:
+    path = saved(tmp_path / "a.ckpt")
+    checkpoint = torch.load(path)
+    del checkpoint["recipe"][missing]
+    torch.save(checkpoint, path)
+    with pytest.raises(SettingError, match="does not say how its network is built and its images are prepared"):
+        FewShotLearner.load(path)
+    torch.save({"state_dict": checkpoint["state_dict"]}, path)
+    with pytest.raises(SettingError, match="train it again"):
+        FewShotLearner.load(path)
+
+
+def test_weights_of_another_network(tmp_path: Path) -> None:
+    network = {**recipe_of().network, "num_filters": 5}
+    with pytest.raises(SettingError, match="its weights do not fit"):
+        FewShotLearner.load(saved(tmp_path / "a.ckpt", network=network))
+
+
+def test_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    with pytest.raises(SettingError, match="it is no checkpoint"):
+        FewShotLearner.load(tmp_path / "text.ckpt")
+    with pytest.raises(SettingError, match="there is no such file"):
+        FewShotLearner.load(tmp_path / "nowhere.ckpt")
