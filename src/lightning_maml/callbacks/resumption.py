@@ -6,7 +6,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from lightning_maml.callbacks.loggers import MetricsCSV
+from lightning_maml.callbacks.metrics_csv import MetricsCSV
 
 _KEY = "metrics_csv"
 _STREAMS = {"train": 0, "validate": 1, "test": 2}
