@@ -43,9 +43,12 @@ def main(cfg: DictConfig) -> float | None:
     trainer: pl.Trainer = hydra.utils.instantiate(
         cfg.train.pl_trainer, logger=loggers, callbacks=[*callbacks, best, last]
     )
+    hydra_config = HydraConfig.get()
+    overrides = list(hydra_config.overrides.task)
+    config = OmegaConf.to_container(cfg, resolve=True)
     succeeded = False
     try:
-        begin_logging(trainer, algorithm, OmegaConf.to_container(cfg, resolve=True))
+        begin_logging(trainer, algorithm, config, choices=dict(hydra_config.runtime.choices), overrides=overrides)
         if cfg.train.fit:
             trainer.fit(algorithm, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
             ckpt_path = best.best_model_path or None
@@ -53,8 +56,7 @@ def main(cfg: DictConfig) -> float | None:
             trainer.test(algorithm, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
         succeeded = True
     finally:
-        hydra_config = HydraConfig.get()
-        end_logging(loggers, hydra_config.runtime.output_dir, list(hydra_config.overrides.task), succeeded=succeeded)
+        end_logging(loggers, hydra_config.runtime.output_dir, overrides, succeeded=succeeded)
     return None if best.best_model_score is None else float(best.best_model_score)
 
 

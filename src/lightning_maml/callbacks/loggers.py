@@ -5,47 +5,127 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 import wandb
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 from requests.utils import get_netrc_auth
 
 from lightning_maml.settings import SettingError
 
 log = logging.getLogger(__name__)
 
+STATE = "wandb"  # its key in checkpoints
+_X = "trainer/global_step"  # Lightning's name for it; here it counts meta-updates
+_BEST = {"accuracy": max, "loss": min}  # of a metric, by the end of its name
+
 
 class WandB(WandbLogger):
     """Weights & Biases, online with an API key and offline without one, never asking.
 
+    Everything is drawn over meta-updates, and the summary holds the best of each metric of validation. With `log_model`
+    the best checkpoint is kept as an artifact, `model-<run id>:best`, or the last where nothing was validated; with
+    `log_model="all"` every one that was the best for a while.
+
     Args:
         save_dir: the run's folder; W&B's files go into its `wandb/`.
         watch: `log`, "gradients" or None, and `log_freq`, in meta-updates.
-        settings: those of Lightning's `WandbLogger`: project, entity, name, group, tags, log_model, …
+        continues: a checkpoint, to go on with the W&B run that wrote it; None for a new one.
+        id: of the W&B run, whatever `continues` says; None for that one's, or a new one.
+        settings: those of Lightning's `WandbLogger`: project, entity, name, group, job_type, tags, log_model, …
 
     Raises:
-        SettingError: if `watch` asks for something else.
+        SettingError: if `watch` asks for something else, or there is no such checkpoint.
     """
 
-    def __init__(self, save_dir: str, watch: Mapping[str, Any] | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        save_dir: str,
+        watch: Mapping[str, Any] | None = None,
+        continues: str | None = None,
+        id: str | None = None,
+        **settings: Any,
+    ) -> None:
         self._watch = dict(watch or {})
         if self._watch.get("log") not in (None, "gradients"):
             # W&B takes parameters in a forward hook, which would see every task's adapted ones.
             raise SettingError("logging.wandb.watch.log", self._watch["log"], "choose gradients or null")
+        before = _state_in(continues)
+        self._goes_on = "id" in before and id in (None, before["id"])
+        self._best: dict[str, float] = dict(before["best"]) if self._goes_on else {}
+        self._defined: set[str] = set()
         self._mode = os.environ.get("WANDB_MODE") or ("online" if _has_api_key() else "offline")
-        quiet = wandb.Settings(quiet=True)  # its closing page would push the results off the screen
-        super().__init__(save_dir=save_dir, mode=self._mode, settings=quiet, **settings)
+        own = wandb.Settings(
+            quiet=True,  # its closing page would push the results off the screen
+            x_transaction_log_flush_interval=0.1,  # seconds that an offline run loses at most if it is killed, not 15
+        )
+        run_id = before["id"] if self._goes_on else id
+        super().__init__(save_dir=save_dir, mode=self._mode, settings=own, id=run_id, **settings)
+        del self._wandb_init["anonymous"]  # W&B warns of it, whatever it is
 
+    @rank_zero_only
     def begin(self, module: pl.LightningModule) -> None:
-        """Say where the run can be seen, and send what `watch` asks for."""
+        """Say which run it is and where it can be seen, and send what `watch` asks for."""
+        if self._goes_on:
+            log.info("Weights & Biases: going on with run %s", self.version)
         if self._mode == "online":
             log.info("Weights & Biases: %s", self.experiment.url)
         if self._watch.get("log"):
             self.watch(module, log=self._watch["log"], log_freq=self._watch.get("log_freq", 100), log_graph=False)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, for a run that goes on from it."""
+        if self._experiment is None or self._mode == "disabled":
+            return {}
+        return {"id": self.experiment.id, "best": dict(self._best)}
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        best_of = {name: _BEST[name.rpartition("_")[2]] for name in metrics if _is_validation(name)}
+        for name, best in best_of.items():
+            if name not in self._defined:
+                self.experiment.define_metric(name, step_metric=_X, summary=best.__name__)
+                self._defined.add(name)
+        super().log_metrics(metrics, step)
+        for name, best in best_of.items():
+            self._best[name] = best(self._best.get(name, metrics[name]), metrics[name])
+            if self._goes_on:  # W&B itself compares from where it goes on
+                self.experiment.summary[name] = {best.__name__: self._best[name]}
+
+    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
+        if checkpoint_callback.monitor is not None:
+            with self._staging_in_the_run():
+                super().after_save_checkpoint(checkpoint_callback)
+        elif self._log_model:
+            self._checkpoint_callbacks[id(checkpoint_callback)] = checkpoint_callback
+
+    def finalize(self, status: str) -> None:
+        kept = self._checkpoint_callbacks
+        best = {key: callback for key, callback in kept.items() if callback.monitor is not None}
+        # Lightning calls the last checkpoint the best, too: it is the best, and only, one of its callback's.
+        self._checkpoint_callbacks = best if best or self._logged_model_time else kept
+        with self._staging_in_the_run():
+            super().finalize(status)
+        self._checkpoint_callbacks = {}  # a test, which is finalized too, sets them to what they were at its checkpoint
+
+    @contextmanager
+    def _staging_in_the_run(self) -> Iterator[None]:
+        """Keep what an artifact is made of beside the run until it is uploaded; W&B would in the home folder."""
+        before = os.environ.get("WANDB_DATA_DIR")
+        os.environ["WANDB_DATA_DIR"] = before or os.path.join(os.path.abspath(str(self.save_dir)), "wandb")
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["WANDB_DATA_DIR"]
 
     def finish(self, *, succeeded: bool) -> None:
         """End the W&B run, so that the next job of a sweep begins its own; say how to upload an offline one."""
@@ -57,18 +137,52 @@ class WandB(WandbLogger):
             log.info("Weights & Biases logged offline; to upload it: %s sync %s", _program("wandb"), folder)
 
 
+def _is_validation(name: str) -> bool:
+    return name.startswith("metaval/") and name.rpartition("_")[2] in _BEST
+
+
+def _state_in(path: str | None) -> dict[str, Any]:
+    """What `WandB.state` was when a checkpoint was written; empty without W&B."""
+    if path is None:
+        return {}
+    if not os.path.isfile(path):
+        raise SettingError("logging.wandb.continues", path, "there is no such checkpoint; give another, or null")
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True).get(STATE, {})
+
+
 def _has_api_key() -> bool:
     return bool(os.environ.get("WANDB_API_KEY") or get_netrc_auth("https://api.wandb.ai"))
 
 
-def begin_logging(trainer: pl.Trainer, algorithm: pl.LightningModule, config: Any) -> None:
-    """Put the resolved configuration and the code's version into every logger, and say what is about to run."""
+def begin_logging(
+    trainer: pl.Trainer,
+    algorithm: pl.LightningModule,
+    config: Any,
+    *,
+    choices: Mapping[str, str | None],
+    overrides: list[str],
+) -> None:
+    """Put the resolved configuration and the code's version into every logger, and say what is about to run.
+
+    Args:
+        trainer: of the run.
+        algorithm: what it is about to train or test.
+        config: the whole configuration, in plain values.
+        choices: the member that was picked of each group of `conf/`.
+        overrides: the Hydra overrides that the run was started with.
+    """
     parameters = sum(parameter.numel() for parameter in algorithm.parameters())
     log.info("%s parameters on %s", f"{parameters:,}", trainer.strategy.root_device)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
+    facts = {
+        "choices": {group: member for group, member in choices.items() if "/" not in group and group != "hydra"},
+        "overrides": overrides,
+        "code_version": code_version(),
+        "num_parameters": parameters,
+    }
     for logger in trainer.loggers:
-        logger.log_hyperparams({**config, "code_version": code_version(), "num_parameters": parameters})
+        logger.log_hyperparams({**config, **facts})
         if isinstance(logger, WandB):
             logger.begin(algorithm)
 
