@@ -34,12 +34,13 @@ def main(cfg: DictConfig) -> float | None:
     learner = hydra.utils.instantiate(cfg.algorithm.learner, network=network)
     datamodule.require_tasks_for(any_ways=learner.any_ways)
     algorithm: OuterLoop = hydra.utils.instantiate(cfg.algorithm, learner=learner)
+    hydra_config = HydraConfig.get()
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     algorithm.recipe = Recipe.of(
         config,
         input_shape=datamodule.input_shape,
         num_outputs=datamodule.num_outputs,
-        data=HydraConfig.get().runtime.choices["data"],
+        data=hydra_config.runtime.choices["data"],
     ).plain()
     ckpt_path = cfg.train.ckpt_path
     if ckpt_path is not None or not cfg.train.fit:
@@ -53,9 +54,10 @@ def main(cfg: DictConfig) -> float | None:
     trainer: pl.Trainer = hydra.utils.instantiate(
         cfg.train.pl_trainer, logger=loggers, callbacks=[*callbacks, best, last]
     )
+    overrides = list(hydra_config.overrides.task)
     succeeded = False
     try:
-        begin_logging(trainer, algorithm, config)
+        begin_logging(trainer, algorithm, config, choices=dict(hydra_config.runtime.choices), overrides=overrides)
         if cfg.train.fit:
             trainer.fit(algorithm, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
             ckpt_path = best.best_model_path or None
@@ -63,8 +65,7 @@ def main(cfg: DictConfig) -> float | None:
             trainer.test(algorithm, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
         succeeded = True
     finally:
-        hydra_config = HydraConfig.get()
-        end_logging(loggers, hydra_config.runtime.output_dir, list(hydra_config.overrides.task), succeeded=succeeded)
+        end_logging(loggers, hydra_config.runtime.output_dir, overrides, succeeded=succeeded)
     return None if best.best_model_score is None else float(best.best_model_score)
 
 

@@ -138,9 +138,26 @@ def _meta_updates(share: float = 1, *, _root_: Any) -> int:
     return round(share * planned)
 
 
+def _sweep() -> str | None:
+    """What the sweep that this job belongs to is called: its folder and the one around it, by default date and time."""
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode != RunMode.MULTIRUN:
+        return None
+    return "_".join(Path(hydra_config.sweep.dir).absolute().parts[-2:])
+
+
+def _resumed(*, _root_: Any) -> str | None:
+    """The checkpoint of the run that this one goes on with: not when it is only tested, and not in a sweep, whose jobs
+    are runs of their own."""
+    return _root_.train.ckpt_path if _root_.train.fit and _sweep() is None else None
+
+
 # What the YAMLs may write in `${…}`, here and in the processes of a launcher; `env` as OmegaConf 2.0 had it.
 OmegaConf.register_new_resolver("env", lambda name, default=None: os.environ.get(name, default), replace=True)
 OmegaConf.register_new_resolver("meta_updates", _meta_updates, replace=True)
+OmegaConf.register_new_resolver("if", lambda condition, then, otherwise: then if condition else otherwise, replace=True)
+OmegaConf.register_new_resolver("sweep", _sweep, replace=True)
+OmegaConf.register_new_resolver("resumed", _resumed, replace=True)
 
 
 def explain(error: BaseException) -> str | None:

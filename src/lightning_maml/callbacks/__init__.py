@@ -3,7 +3,8 @@
 from lightning_maml.callbacks.checkpoints import Checkpoint, WholeFiles
 from lightning_maml.callbacks.examples import Examples
 from lightning_maml.callbacks.interruption import Interruption
-from lightning_maml.callbacks.loggers import MetricsCSV, WandB, begin_logging, end_logging
+from lightning_maml.callbacks.loggers import WandB, begin_logging, end_logging
+from lightning_maml.callbacks.metrics_csv import MetricsCSV
 from lightning_maml.callbacks.pictures import Adaptation, Curves
 from lightning_maml.callbacks.progress import Progress
 from lightning_maml.callbacks.results import Results

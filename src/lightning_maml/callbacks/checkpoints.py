@@ -4,6 +4,7 @@ import logging
 import shutil
 from pathlib import Path
 from typing import Any
+from weakref import proxy
 
 import pytorch_lightning as pl
 import torch
@@ -87,6 +88,7 @@ class Checkpoint(ModelCheckpoint):
             shutil.copyfile(before, path)
         self.best_model_path = self.kth_best_model_path = str(path)
         self.best_k_models = {str(path): self.best_model_score}
+        self._tell_loggers(trainer)  # those that keep the best are to have this one, even if no better one comes
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         super().on_train_batch_end(trainer, *args)
@@ -106,6 +108,14 @@ class Checkpoint(ModelCheckpoint):
         if self.monitor is None and not saved and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self._path)
             self._last_global_step_saved = trainer.global_step
+            self.best_model_path = str(self._path)
+            self._tell_loggers(trainer)
+
+    def _tell_loggers(self, trainer: pl.Trainer) -> None:
+        """As Lightning does when it saves."""
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.after_save_checkpoint(proxy(self))
 
     @property
     def _path(self) -> Path:

@@ -1,149 +1,131 @@
-"""Where metrics go: `metrics.csv` in the run's folder, and Weights & Biases."""
+"""Weights & Biases, and what all loggers are told when a run begins and ends."""
 
-import csv
 import logging
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 import wandb
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
-from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from requests.utils import get_netrc_auth
 
-from lightning_maml.files import replacing
 from lightning_maml.settings import SettingError
 
 log = logging.getLogger(__name__)
 
-
-class _MetricsWriter(ExperimentWriter):
-    """Writes beside the other files of the run, where Lightning's would warn of them and rewrite hparams.yaml; and
-    never leaves less than it found, wherever it is killed."""
-
-    def __init__(self, log_dir: str) -> None:
-        super().__init__(log_dir)
-        self.rows = 0
-        self.last: dict[str, str] | None = None
-        self._take_over(self._read())
-
-    def save(self) -> None:
-        if self.metrics:
-            self.rows += len(self.metrics)
-            self.last = {key: str(value) for key, value in self.metrics[-1].items()}
-        super().save()
-
-    def go_on_from(self, rows: int, last: dict[str, str] | None) -> None:
-        """Keep as many lines as there were at a checkpoint, if the line that was last then is still where it was; if
-        not, this is another run's file, which is set aside."""
-        found = self._read()
-        kept = found[:rows] if rows <= len(found) and rows and found[rows - 1] == last else []
-        if found and not kept:
-            os.replace(self.metrics_file_path, f"{self.metrics_file_path}.before")
-            log.info("what metrics.csv held of another run is in metrics.csv.before")
-            self.metrics_keys = []
-        elif found != kept or self._torn():
-            self._write(kept)
-        self._take_over(kept)
-
-    def _take_over(self, rows: list[dict[str, str]]) -> None:
-        self.rows, self.last = len(rows), rows[-1] if rows else None
-        if os.path.exists(self.metrics_file_path):
-            with open(self.metrics_file_path, newline="") as file:
-                self.metrics_keys = next(csv.reader(file), [])
-
-    def _read(self) -> list[dict[str, str]]:
-        """The lines of the file, without what they leave empty."""
-        if not os.path.exists(self.metrics_file_path):
-            return []
-        with open(self.metrics_file_path, newline="") as file:
-            return [{key: value for key, value in row.items() if key and value} for row in csv.DictReader(file)]
-
-    def _torn(self) -> bool:
-        """Whether the last line has no end, because its writer was killed."""
-        if not os.path.exists(self.metrics_file_path):
-            return False
-        text = Path(self.metrics_file_path).read_bytes()
-        return bool(text) and not text.endswith(b"\n")
-
-    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        self._write(self._read())
-
-    def _write(self, rows: list[dict[str, str]]) -> None:
-        if not rows and not self.metrics_keys:
-            return
-        with replacing(self.metrics_file_path, newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
-            writer.writeheader()
-            writer.writerows(rows)
-
-    def _check_log_dir_exists(self) -> None:
-        """The run's folder is meant to hold other files."""
-
-    def log_hparams(self, params: dict[str, Any]) -> None:
-        """Hydra keeps the configuration, in `.hydra/config.yaml`."""
-
-
-class MetricsCSV(CSVLogger):
-    """`metrics.csv` in the run's folder, one line per logging step, written at once.
-
-    Args:
-        run_dir: the run's folder.
-    """
-
-    def __init__(self, run_dir: str) -> None:
-        super().__init__(run_dir, name="", version="", flush_logs_every_n_steps=1)
-
-    @property
-    def experiment(self) -> _MetricsWriter:
-        if not isinstance(self._experiment, _MetricsWriter):
-            self._experiment = _MetricsWriter(self.log_dir)
-        return self._experiment
-
-    @property
-    def position(self) -> dict[str, Any]:
-        """Where the file stands: how many lines it has, and what the last one says."""
-        return {"rows": self.experiment.rows, "last": self.experiment.last}
-
-    @rank_zero_only
-    def go_on_from(self, position: dict[str, Any]) -> None:
-        """Drop what was logged after that position, or everything if this is another file."""
-        self.experiment.go_on_from(**position)
+STATE = "wandb"  # its key in checkpoints
+_X = "trainer/global_step"  # Lightning's name for it; here it counts meta-updates
+_BEST = {"accuracy": max, "loss": min}  # of a metric, by the end of its name
 
 
 class WandB(WandbLogger):
     """Weights & Biases, online with an API key and offline without one, never asking.
 
+    Everything is drawn over meta-updates, and the summary holds the best of each metric of validation. With `log_model`
+    the best checkpoint is kept as an artifact, `model-<run id>:best`, or the last where nothing was validated; with
+    `log_model="all"` every one that was the best for a while.
+
     Args:
         save_dir: the run's folder; W&B's files go into its `wandb/`.
         watch: `log`, "gradients" or None, and `log_freq`, in meta-updates.
-        settings: those of Lightning's `WandbLogger`: project, entity, name, group, tags, log_model, …
+        continues: a checkpoint, to go on with the W&B run that wrote it; None for a new one.
+        id: of the W&B run, whatever `continues` says; None for that one's, or a new one.
+        settings: those of Lightning's `WandbLogger`: project, entity, name, group, job_type, tags, log_model, …
 
     Raises:
-        SettingError: if `watch` asks for something else.
+        SettingError: if `watch` asks for something else, or there is no such checkpoint.
     """
 
-    def __init__(self, save_dir: str, watch: Mapping[str, Any] | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        save_dir: str,
+        watch: Mapping[str, Any] | None = None,
+        continues: str | None = None,
+        id: str | None = None,
+        **settings: Any,
+    ) -> None:
         self._watch = dict(watch or {})
         if self._watch.get("log") not in (None, "gradients"):
             # W&B takes parameters in a forward hook, which would see every task's adapted ones.
             raise SettingError("logging.wandb.watch.log", self._watch["log"], "choose gradients or null")
+        before = _state_in(continues)
+        self._goes_on = "id" in before and id in (None, before["id"])
+        self._best: dict[str, float] = dict(before["best"]) if self._goes_on else {}
+        self._defined: set[str] = set()
         self._mode = os.environ.get("WANDB_MODE") or ("online" if _has_api_key() else "offline")
-        quiet = wandb.Settings(quiet=True)  # its closing page would push the results off the screen
-        super().__init__(save_dir=save_dir, mode=self._mode, settings=quiet, **settings)
+        own = wandb.Settings(
+            quiet=True,  # its closing page would push the results off the screen
+            x_transaction_log_flush_interval=0.1,  # seconds that an offline run loses at most if it is killed, not 15
+        )
+        run_id = before["id"] if self._goes_on else id
+        super().__init__(save_dir=save_dir, mode=self._mode, settings=own, id=run_id, **settings)
+        del self._wandb_init["anonymous"]  # W&B warns of it, whatever it is
 
+    @rank_zero_only
     def begin(self, module: pl.LightningModule) -> None:
-        """Say where the run can be seen, and send what `watch` asks for."""
+        """Say which run it is and where it can be seen, and send what `watch` asks for."""
+        if self._goes_on:
+            log.info("Weights & Biases: going on with run %s", self.version)
         if self._mode == "online":
             log.info("Weights & Biases: %s", self.experiment.url)
         if self._watch.get("log"):
             self.watch(module, log=self._watch["log"], log_freq=self._watch.get("log_freq", 100), log_graph=False)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, for a run that goes on from it."""
+        if self._experiment is None or self._mode == "disabled":
+            return {}
+        return {"id": self.experiment.id, "best": dict(self._best)}
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        best_of = {name: _BEST[name.rpartition("_")[2]] for name in metrics if _is_validation(name)}
+        for name, best in best_of.items():
+            if name not in self._defined:
+                self.experiment.define_metric(name, step_metric=_X, summary=best.__name__)
+                self._defined.add(name)
+        super().log_metrics(metrics, step)
+        for name, best in best_of.items():
+            self._best[name] = best(self._best.get(name, metrics[name]), metrics[name])
+            if self._goes_on:  # W&B itself compares from where it goes on
+                self.experiment.summary[name] = {best.__name__: self._best[name]}
+
+    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
+        if checkpoint_callback.monitor is not None:
+            with self._staging_in_the_run():
+                super().after_save_checkpoint(checkpoint_callback)
+        elif self._log_model:
+            self._checkpoint_callbacks[id(checkpoint_callback)] = checkpoint_callback
+
+    def finalize(self, status: str) -> None:
+        kept = self._checkpoint_callbacks
+        best = {key: callback for key, callback in kept.items() if callback.monitor is not None}
+        # Lightning calls the last checkpoint the best, too: it is the best, and only, one of its callback's.
+        self._checkpoint_callbacks = best if best or self._logged_model_time else kept
+        with self._staging_in_the_run():
+            super().finalize(status)
+        self._checkpoint_callbacks = {}  # a test, which is finalized too, sets them to what they were at its checkpoint
+
+    @contextmanager
+    def _staging_in_the_run(self) -> Iterator[None]:
+        """Keep what an artifact is made of beside the run until it is uploaded; W&B would in the home folder."""
+        before = os.environ.get("WANDB_DATA_DIR")
+        os.environ["WANDB_DATA_DIR"] = before or os.path.join(os.path.abspath(str(self.save_dir)), "wandb")
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["WANDB_DATA_DIR"]
 
     def finish(self, *, succeeded: bool) -> None:
         """End the W&B run, so that the next job of a sweep begins its own; say how to upload an offline one."""
@@ -155,18 +137,52 @@ class WandB(WandbLogger):
             log.info("Weights & Biases logged offline; to upload it: %s sync %s", _program("wandb"), folder)
 
 
+def _is_validation(name: str) -> bool:
+    return name.startswith("metaval/") and name.rpartition("_")[2] in _BEST
+
+
+def _state_in(path: str | None) -> dict[str, Any]:
+    """What `WandB.state` was when a checkpoint was written; empty without W&B."""
+    if path is None:
+        return {}
+    if not os.path.isfile(path):
+        raise SettingError("logging.wandb.continues", path, "there is no such checkpoint; give another, or null")
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True).get(STATE, {})
+
+
 def _has_api_key() -> bool:
     return bool(os.environ.get("WANDB_API_KEY") or get_netrc_auth("https://api.wandb.ai"))
 
 
-def begin_logging(trainer: pl.Trainer, algorithm: pl.LightningModule, config: Any) -> None:
-    """Put the resolved configuration and the code's version into every logger, and say what is about to run."""
+def begin_logging(
+    trainer: pl.Trainer,
+    algorithm: pl.LightningModule,
+    config: Any,
+    *,
+    choices: Mapping[str, str | None],
+    overrides: list[str],
+) -> None:
+    """Put the resolved configuration and the code's version into every logger, and say what is about to run.
+
+    Args:
+        trainer: of the run.
+        algorithm: what it is about to train or test.
+        config: the whole configuration, in plain values.
+        choices: the member that was picked of each group of `conf/`.
+        overrides: the Hydra overrides that the run was started with.
+    """
     parameters = sum(parameter.numel() for parameter in algorithm.parameters())
     log.info("%s parameters on %s", f"{parameters:,}", trainer.strategy.root_device)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
+    facts = {
+        "choices": {group: member for group, member in choices.items() if "/" not in group and group != "hydra"},
+        "overrides": overrides,
+        "code_version": code_version(),
+        "num_parameters": parameters,
+    }
     for logger in trainer.loggers:
-        logger.log_hyperparams({**config, "code_version": code_version(), "num_parameters": parameters})
+        logger.log_hyperparams({**config, **facts})
         if isinstance(logger, WandB):
             logger.begin(algorithm)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from lightning_maml.callbacks.loggers import MetricsCSV
+from lightning_maml.callbacks.loggers import STATE, WandB
+from lightning_maml.callbacks.metrics_csv import MetricsCSV
 
 _KEY = "metrics_csv"
 _STREAMS = {"train": 0, "validate": 1, "test": 2}
@@ -14,7 +15,8 @@ _STREAMS = {"train": 0, "validate": 1, "test": 2}
 
 class Resumption(pl.Callback):
     """Makes what is random in a network, such as dropout, a function of (seed, epoch, meta-batch) and not of what ran
-    before; and lets `metrics.csv` go on exactly where the checkpoint stands, without a gap or a double line.
+    before; and lets `metrics.csv` go on exactly where the checkpoint stands, without a gap or a double line, and the
+    same run of Weights & Biases.
 
     Args:
         seed: that of the run.
@@ -41,6 +43,8 @@ class Resumption(pl.Callback):
     ) -> None:
         for logger in _metrics_csv(trainer):
             checkpoint[_KEY] = logger.position
+        for wandb in (logger for logger in trainer.loggers if isinstance(logger, WandB)):
+            checkpoint[STATE] = wandb.state
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.ckpt_path is None:
