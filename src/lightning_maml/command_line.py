@@ -1,4 +1,4 @@
-"""What stands between the shell and a Hydra main function: `.env`, settings of earlier days, errors in one line.
+"""What stands between the shell and a Hydra main function: `.env`, errors in one line, what YAMLs may ask for.
 
 Imports nothing heavy, so that `--help` answers at once.
 """
@@ -16,12 +16,13 @@ from typing import Any, NoReturn
 
 from dotenv import load_dotenv
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_maml.allocator import keep_freed_memory
+from lightning_maml.overrides import as_hydra_takes_them, what_was_meant
 from lightning_maml.settings import NonFiniteLossError, SettingError, one_line, require_at_least
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,8 +48,8 @@ def launch(main: Callable[[], Any]) -> None:
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     # How many workers pay depends on the data, not on the number of cores; conf/data decides.
     warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
-    sys.argv[1:] = [new for argument in sys.argv[1:] for new in translate(argument)]
     try:
+        sys.argv[1:] = as_hydra_takes_them(sys.argv[1:])
         main()
     except KeyboardInterrupt:
         sys.exit(130)  # Ctrl-C before training began; Lightning handles it from then on
@@ -105,22 +106,6 @@ def set_matmul_precision(precision: str) -> None:
     torch.backends.cudnn.allow_tf32 = precision != "highest"
 
 
-def translate(argument: str) -> list[str]:
-    """Today's form of an override as lightning-maml knew it; one line tells of a change. Others pass unchanged."""
-    match = re.fullmatch(r"\+{0,2}(train\.pl_trainer\.gpus|data\.datamodule\.num_inner_steps)=(.*)", argument)
-    if match is None:
-        return [argument]
-    key, value = match.groups()
-    if key == "data.datamodule.num_inner_steps":
-        today = [f"algorithm.num_inner_steps={value}"]
-    elif value in ("0", "null", "None"):
-        today = ["train.pl_trainer.accelerator=cpu"]
-    else:
-        today = ["train.pl_trainer.accelerator=gpu", f"train.pl_trainer.devices={value}"]
-    print(f"{argument} is now {' '.join(today)}", file=sys.stderr)
-    return today
-
-
 def _meta_updates(share: float = 1, *, _root_: Any) -> int:
     """The meta-updates of the whole fit, or of a share of it, for schedules that need their number."""
     batches = _root_.data.datamodule.batches
@@ -151,9 +136,8 @@ def explain(error: BaseException) -> str | None:
     for one in chain:
         if isinstance(one, SettingError | NonFiniteLossError):
             return one_line(one)
-        if isinstance(one, MissingConfigException) and one.missing_cfg_file and one.options:
-            group, _, member = str(one.missing_cfg_file).rpartition("/")
-            return f"{group}={member}: there is no such member; choose from {', '.join(one.options)}"
+        if (line := what_was_meant(one)) is not None:
+            return line
         if type(one).__name__ == "MisconfigurationException":  # Lightning's; importing it takes seconds
             return one_line(one)
     if isinstance(error, InstantiationException) and not _is_about_the_yaml(chain[-1]):
