@@ -1,7 +1,4 @@
-"""Meta-train and meta-test: python src/run.py data=omniglot algorithm.num_inner_steps=5
-
-Every setting is in conf/; --help lists the choices, --cfg job prints what would run.
-"""
+"""Meta-train a learner on few-shot tasks and meta-test it: python src/run.py KEY=VALUE …"""
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
