@@ -15,8 +15,8 @@ def main(cfg: DictConfig) -> float | None:
     import pytorch_lightning as pl
 
     from lightning_maml.algorithms import OuterLoop, check_checkpoint, check_trainer_settings
-    from lightning_maml.callbacks import begin_logging, end_logging
-    from lightning_maml.data import MetaDataModule
+    from lightning_maml.callbacks import announce, begin_logging, conclude, end_logging
+    from lightning_maml.data import MetaDataModule, headline
 
     check_trainer_settings(cfg.train.pl_trainer)
     command_line.seed_everything(cfg.train.seed)
@@ -40,6 +40,8 @@ def main(cfg: DictConfig) -> float | None:
     trainer: pl.Trainer = hydra.utils.instantiate(
         cfg.train.pl_trainer, logger=loggers, callbacks=[*callbacks, best, last]
     )
+    run = HydraConfig.get()
+    announce(trainer, algorithm, headline(datamodule), run.runtime.choices, run.runtime.output_dir)
     succeeded = False
     try:
         begin_logging(trainer, algorithm, OmegaConf.to_container(cfg, resolve=True))
@@ -50,8 +52,8 @@ def main(cfg: DictConfig) -> float | None:
             trainer.test(algorithm, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
         succeeded = True
     finally:
-        hydra_config = HydraConfig.get()
-        end_logging(loggers, hydra_config.runtime.output_dir, list(hydra_config.overrides.task), succeeded=succeeded)
+        end_logging(loggers, succeeded=succeeded)
+        conclude(run.runtime.output_dir, list(run.overrides.task))
     return None if best.best_model_score is None else float(best.best_model_score)
 
 

@@ -77,9 +77,21 @@ def test_the_run_folder_holds_what_is_promised_with_weights_and_biases_offline(t
     for picture in ("curves", "adaptation"):
         assert any(name.startswith(f"{picture}/") for name in record["summary"])
     assert any(name.startswith("gradients/") for name in record["history_keys"])
-    # the table, and how to go on
+    # what it does, before it begins
+    for line in (
+        "method: maml, inner_loop=higher, 1 inner step",
+        "data: glyphs, 5-way 1-shot, 2 queries, meta-batches of 2 tasks; 440 / 76 / 112 classes in train / val / test",
+        "network: conv4_small, 541 parameters learned, on cpu",
+        f"folder: {tmp_path}",
+        "meta-training: 6 meta-updates",
+    ):
+        assert output.index(f"] {line}") < output.index("meta-update 3, epoch 1")
+    # the table, where everything is, and how to go on
     assert "Meta-test, 6 tasks" in output and "after adaptation ± 95 % interval" in output
-    assert f"checkpoints{os.sep}last.ckpt" in output
+    end = output[output.index(f"everything is in {tmp_path}") :].splitlines()
+    names = ("curves.png", "adaptation.png", "episode.png", "metrics.json", "checkpoints/best.ckpt")
+    assert end[1:6] == [f"  {tmp_path}/{name}" for name in names]
+    assert "to resume" in end[6] and f"checkpoints{os.sep}last.ckpt" in end[6]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

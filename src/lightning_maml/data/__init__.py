@@ -4,6 +4,6 @@ from lightning_maml.data.datamodule import MetaDataModule
 from lightning_maml.data.glyph_fonts import GlyphFonts
 from lightning_maml.data.glyphs import Glyphs
 from lightning_maml.data.image_folder import ImageFolder
-from lightning_maml.data.overview import draw_samples, summary
+from lightning_maml.data.overview import draw_samples, headline, summary
 
-__all__ = ["GlyphFonts", "Glyphs", "ImageFolder", "MetaDataModule", "draw_samples", "summary"]
+__all__ = ["GlyphFonts", "Glyphs", "ImageFolder", "MetaDataModule", "draw_samples", "headline", "summary"]
