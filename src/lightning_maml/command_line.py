@@ -55,10 +55,25 @@ def launch(main: Callable[[], Any]) -> None:
     except KeyboardInterrupt:
         sys.exit(130)  # Ctrl-C before training began; Lightning handles it from then on
     except Exception as error:
-        _refuse(error)
+        if not (isinstance(error, BrokenPipeError) and _nobody_reads("\n")):
+            _refuse(error)
+    finally:
+        _nobody_reads()
     if _failed_jobs:
         print(f"error: {len(_failed_jobs)} of the sweep's jobs failed: {'; '.join(_failed_jobs)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _nobody_reads(last_words: str = "") -> bool:
+    """Whether the reader of the output has gone, as in `--help | head`, before `last_words` or what came before them;
+    they are then dropped."""
+    try:
+        sys.stdout.write(last_words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def errors_in_one_line(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig], float | None]:

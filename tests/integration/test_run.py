@@ -296,6 +296,18 @@ def test_help_answers_at_once(arguments: list[str]) -> None:
     assert "nway" in done.stdout
 
 
+def test_help_may_be_cut_by_its_reader() -> None:
+    """As by `--help | head`."""
+    command = [sys.executable, "src/run.py", "--help"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() in (0, 1)
+    process.stderr.close()
+
+
 @pytest.mark.skipif(not HAS_OMNIGLOT, reason="Omniglot is not in DATASET_PATH")
 def test_real_omniglot_by_default(tmp_path: Path) -> None:
     succeed(

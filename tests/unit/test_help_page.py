@@ -50,6 +50,10 @@ def test_it_fits_a_screen(overrides: tuple[str, ...]) -> None:
     assert max(map(len, lines)) <= help_page.WIDTH and len(lines) < 120
 
 
+def test_a_setting_that_would_not_be_there_is_left_out() -> None:
+    assert "model.torch_module.num_filters" not in page("model=mlp", "data=sinusoid")
+
+
 def test_its_examples_are_commands_of_the_readme_or_the_makefile() -> None:
     """Which other tests run."""
     commands = (ROOT / "README.md").read_text() + (ROOT / "Makefile").read_text()
