@@ -191,11 +191,13 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path: Path) -
 
 
 def test_sinusoids_train_and_report_losses(tmp_path: Path) -> None:
-    succeed(
+    output = succeed(
         *("data=sinusoid", "model=mlp", "data.datamodule.batches.train=30", "train.pl_trainer.max_epochs=1"),
         *("algorithm.eval_inner_steps=2", "data.datamodule.num_workers.train=0", CSV),
         folder=tmp_path,
     )
+    assert "data: sinusoid, 10 support and 10 query samples in a task, meta-batches of 25 tasks" in output
+    assert "1 inner step, 2 in validation and test" in output
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert not any("accuracy" in name for name in metrics)
     assert metrics["metatest/outer_loss/step_2"] < metrics["metatest/outer_loss/step_0"]

@@ -52,14 +52,14 @@ def summary(datamodule: MetaDataModule) -> str:
 
 
 def headline(datamodule: MetaDataModule) -> str:
-    """The tasks in one line: ways, shots and queries (of each class; of each task, for regression), tasks in a
-    meta-batch, and how many classes each split has. What differs between the splits is given for each."""
+    """The tasks in one line: ways, shots, queries, tasks in a meta-batch, and how many classes each split has; or, of
+    tasks that draw their own samples, how many. What differs between the splits is given for each."""
     every = [datamodule.tasks(split) for split in SPLITS]
     shots, queries = _alike([tasks.shots for tasks in every]), _alike([tasks.queries for tasks in every])
     batch = f"meta-batches of {datamodule.batch_size['train']} tasks"
     known = [tasks for tasks in every if isinstance(tasks, SampledTasks | ClassTasks)]
     if len(known) < len(every):
-        return f"{shots}-shot, {queries} queries, {batch}"
+        return f"{shots} support and {queries} query samples in a task, {batch}"
     ways, classes = _alike([tasks.ways for tasks in known]), _alike([_num_classes(tasks) for tasks in known])
     return f"{ways}-way {shots}-shot, {queries} queries, {batch}; {classes} classes in train / val / test"
 
