@@ -1,7 +1,4 @@
-"""Meta-train and meta-test: python src/run.py data=omniglot algorithm.num_inner_steps=5
-
-Every setting is in conf/; --help lists the choices, --cfg job prints what would run.
-"""
+"""Meta-train a learner on few-shot tasks and meta-test it: python src/run.py KEY=VALUE …"""
 
 from typing import Any
 
@@ -20,8 +17,8 @@ def main(cfg: DictConfig) -> float | None:
     import pytorch_lightning as pl
 
     from lightning_maml.algorithms import OuterLoop, check_checkpoint, check_trainer_settings
-    from lightning_maml.callbacks import begin_logging, end_logging
-    from lightning_maml.data import MetaDataModule
+    from lightning_maml.callbacks import announce, begin_logging, conclude, end_logging
+    from lightning_maml.data import MetaDataModule, headline
     from lightning_maml.few_shot import Recipe
 
     check_trainer_settings(cfg.train.pl_trainer)
@@ -34,13 +31,13 @@ def main(cfg: DictConfig) -> float | None:
     learner = hydra.utils.instantiate(cfg.algorithm.learner, network=network)
     datamodule.require_tasks_for(any_ways=learner.any_ways)
     algorithm: OuterLoop = hydra.utils.instantiate(cfg.algorithm, learner=learner)
-    hydra_config = HydraConfig.get()
+    run = HydraConfig.get().runtime
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     algorithm.recipe = Recipe.of(
         config,
         input_shape=datamodule.input_shape,
         num_outputs=datamodule.num_outputs,
-        data=hydra_config.runtime.choices["data"],
+        data=run.choices["data"],
     ).plain()
     ckpt_path = cfg.train.ckpt_path
     if ckpt_path is not None or not cfg.train.fit:
@@ -54,10 +51,11 @@ def main(cfg: DictConfig) -> float | None:
     trainer: pl.Trainer = hydra.utils.instantiate(
         cfg.train.pl_trainer, logger=loggers, callbacks=[*callbacks, best, last]
     )
-    overrides = list(hydra_config.overrides.task)
+    choices, overrides = dict(run.choices), list(HydraConfig.get().overrides.task)
+    announce(trainer, algorithm, headline(datamodule), choices, run.output_dir)
     succeeded = False
     try:
-        begin_logging(trainer, algorithm, config, choices=dict(hydra_config.runtime.choices), overrides=overrides)
+        begin_logging(trainer, algorithm, config, choices=choices, overrides=overrides)
         if cfg.train.fit:
             trainer.fit(algorithm, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
             ckpt_path = best.best_model_path or None
@@ -65,7 +63,8 @@ def main(cfg: DictConfig) -> float | None:
             trainer.test(algorithm, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
         succeeded = True
     finally:
-        end_logging(loggers, hydra_config.runtime.output_dir, overrides, succeeded=succeeded)
+        end_logging(loggers, succeeded=succeeded)
+        conclude(run.output_dir, overrides)
     return None if best.best_model_score is None else float(best.best_model_score)
 
 

@@ -1,4 +1,4 @@
-"""What stands between the shell and a Hydra main function: `.env`, settings of earlier days, errors in one line.
+"""What stands between the shell and a Hydra main function: `.env`, errors in one line, what YAMLs may ask for.
 
 Imports nothing heavy, so that `--help` answers at once.
 """
@@ -16,12 +16,14 @@ from typing import Any, NoReturn
 
 from dotenv import load_dotenv
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_maml.allocator import keep_freed_memory
+from lightning_maml.help_page import help_page
+from lightning_maml.overrides import as_hydra_takes_them, what_was_meant
 from lightning_maml.settings import NonFiniteLossError, SettingError, one_line, require_at_least
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,16 +49,31 @@ def launch(main: Callable[[], Any]) -> None:
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     # How many workers pay depends on the data, not on the number of cores; conf/data decides.
     warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
-    sys.argv[1:] = [new for argument in sys.argv[1:] for new in translate(argument)]
     try:
+        sys.argv[1:] = as_hydra_takes_them(sys.argv[1:])
         main()
     except KeyboardInterrupt:
         sys.exit(130)  # Ctrl-C before training began; Lightning handles it from then on
     except Exception as error:
-        _refuse(error)
+        if not (isinstance(error, BrokenPipeError) and _nobody_reads("\n")):
+            _refuse(error)
+    finally:
+        _nobody_reads()
     if _failed_jobs:
         print(f"error: {len(_failed_jobs)} of the sweep's jobs failed: {'; '.join(_failed_jobs)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _nobody_reads(last_words: str = "") -> bool:
+    """Whether the reader of the output has gone, as in `--help | head`, before `last_words` or what came before them;
+    they are then dropped."""
+    try:
+        sys.stdout.write(last_words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def errors_in_one_line(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig], float | None]:
@@ -105,22 +122,6 @@ def set_matmul_precision(precision: str) -> None:
     torch.backends.cudnn.allow_tf32 = precision != "highest"
 
 
-def translate(argument: str) -> list[str]:
-    """Today's form of an override as lightning-maml knew it; one line tells of a change. Others pass unchanged."""
-    match = re.fullmatch(r"\+{0,2}(train\.pl_trainer\.gpus|data\.datamodule\.num_inner_steps)=(.*)", argument)
-    if match is None:
-        return [argument]
-    key, value = match.groups()
-    if key == "data.datamodule.num_inner_steps":
-        today = [f"algorithm.num_inner_steps={value}"]
-    elif value in ("0", "null", "None"):
-        today = ["train.pl_trainer.accelerator=cpu"]
-    else:
-        today = ["train.pl_trainer.accelerator=gpu", f"train.pl_trainer.devices={value}"]
-    print(f"{argument} is now {' '.join(today)}", file=sys.stderr)
-    return today
-
-
 def _meta_updates(share: float = 1, *, _root_: Any) -> int:
     """The meta-updates of the whole fit, or of a share of it, for schedules that need their number."""
     batches = _root_.data.datamodule.batches
@@ -154,6 +155,7 @@ def _resumed(*, _root_: Any) -> str | None:
 
 # What the YAMLs may write in `${…}`, here and in the processes of a launcher; `env` as OmegaConf 2.0 had it.
 OmegaConf.register_new_resolver("env", lambda name, default=None: os.environ.get(name, default), replace=True)
+OmegaConf.register_new_resolver("help_page", help_page, replace=True)
 OmegaConf.register_new_resolver("meta_updates", _meta_updates, replace=True)
 OmegaConf.register_new_resolver("if", lambda condition, then, otherwise: then if condition else otherwise, replace=True)
 OmegaConf.register_new_resolver("sweep", _sweep, replace=True)
@@ -168,9 +170,8 @@ def explain(error: BaseException) -> str | None:
     for one in chain:
         if isinstance(one, SettingError | NonFiniteLossError):
             return one_line(one)
-        if isinstance(one, MissingConfigException) and one.missing_cfg_file and one.options:
-            group, _, member = str(one.missing_cfg_file).rpartition("/")
-            return f"{group}={member}: there is no such member; choose from {', '.join(one.options)}"
+        if (line := what_was_meant(one)) is not None:
+            return line
         if type(one).__name__ == "MisconfigurationException":  # Lightning's; importing it takes seconds
             return one_line(one)
     if isinstance(error, InstantiationException) and not _is_about_the_yaml(chain[-1]):

@@ -73,7 +73,9 @@ def test_predictions_are_written_drawn_and_counted(trained: Path, tmp_path: Path
     assert min(Image.open(out / "predictions.png").size) > 400
 
 
-def test_a_prediction_does_not_depend_on_the_other_images_unless_asked(trained: Path, tmp_path: Path, adapt: Adapt) -> None:
+def test_a_prediction_does_not_depend_on_the_other_images_unless_asked(
+    trained: Path, tmp_path: Path, adapt: Adapt
+) -> None:
     def first(out: Path) -> float:
         with (out / "predictions.csv").open(newline="") as file:
             return next(float(row["p(an)"]) for row in csv.DictReader(file) if row["file"] == str(image))

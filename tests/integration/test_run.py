@@ -63,9 +63,21 @@ def test_the_run_folder_holds_what_is_promised(tmp_path: Path) -> None:
     assert [float(row["step"]) for row in val] == [3, 6]
     for picture in ("curves.png", "adaptation.png", "episode.png"):
         assert min(Image.open(tmp_path / picture).size) > 400
-    # the table, and how to go on
+    # what it does, before it begins
+    for line in (
+        "method: maml, inner_loop=higher, 1 inner step",
+        "data: glyphs, 5-way 1-shot, 2 queries, meta-batches of 2 tasks; 440 / 76 / 112 classes in train / val / test",
+        "network: conv4_small, 541 parameters learned, on cpu",
+        f"folder: {tmp_path}",
+        "meta-training: 6 meta-updates",
+    ):
+        assert output.index(f"] {line}") < output.index("meta-update 3, epoch 1")
+    # the table, where everything is, and how to go on
     assert "Meta-test, 6 tasks" in output and "after adaptation ± 95 % interval" in output
-    assert f"checkpoints{os.sep}last.ckpt" in output
+    end = output[output.index(f"everything is in {tmp_path}") :].splitlines()
+    names = ("curves.png", "adaptation.png", "episode.png", "metrics.json", "checkpoints/best.ckpt")
+    assert end[1:6] == [f"  {tmp_path}/{name}" for name in names]
+    assert "to resume" in end[6] and f"checkpoints{os.sep}last.ckpt" in end[6]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -168,11 +180,13 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path: Path) -
 
 
 def test_sinusoids_train_and_report_losses(tmp_path: Path) -> None:
-    succeed(
+    output = succeed(
         *("data=sinusoid", "model=mlp", "data.datamodule.batches.train=30", "train.pl_trainer.max_epochs=1"),
         *("algorithm.eval_inner_steps=2", "data.datamodule.num_workers.train=0", CSV),
         folder=tmp_path,
     )
+    assert "data: sinusoid, 10 support and 10 query samples in a task, meta-batches of 25 tasks" in output
+    assert "1 inner step, 2 in validation and test" in output
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert not any("accuracy" in name for name in metrics)
     assert metrics["metatest/outer_loss/step_2"] < metrics["metatest/outer_loss/step_0"]
@@ -271,6 +285,18 @@ def test_help_answers_at_once(arguments: list[str]) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "nway" in done.stdout
+
+
+def test_help_may_be_cut_by_its_reader() -> None:
+    """As by `--help | head`."""
+    command = [sys.executable, "src/run.py", "--help"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() in (0, 1)
+    process.stderr.close()
 
 
 @pytest.mark.skipif(not HAS_OMNIGLOT, reason="Omniglot is not in DATASET_PATH")

@@ -1,5 +1,6 @@
 """What people look at: progress, curves, results; and where metrics are logged."""
 
+from lightning_maml.callbacks.announcements import announce, conclude
 from lightning_maml.callbacks.checkpoints import Checkpoint, WholeFiles
 from lightning_maml.callbacks.examples import Examples
 from lightning_maml.callbacks.interruption import Interruption
@@ -22,6 +23,8 @@ __all__ = [
     "Resumption",
     "WandB",
     "WholeFiles",
+    "announce",
     "begin_logging",
+    "conclude",
     "end_logging",
 ]

@@ -2,9 +2,7 @@
 
 import logging
 import os
-import shlex
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +16,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from requests.utils import get_netrc_auth
 
+from lightning_maml.callbacks.announcements import program, shown
 from lightning_maml.settings import SettingError
 
 log = logging.getLogger(__name__)
@@ -131,10 +130,10 @@ class WandB(WandbLogger):
         """End the W&B run, so that the next job of a sweep begins its own; say how to upload an offline one."""
         if self._experiment is None:
             return
-        folder = os.path.relpath(os.path.dirname(self.experiment.dir))
+        folder = shown(os.path.dirname(self.experiment.dir))
         wandb.finish(exit_code=0 if succeeded else 1)
         if self._mode == "offline":
-            log.info("Weights & Biases logged offline; to upload it: %s sync %s", _program("wandb"), folder)
+            log.info("Weights & Biases logged offline; to upload it: %s sync %s", program("wandb"), folder)
 
 
 def _is_validation(name: str) -> bool:
@@ -162,7 +161,7 @@ def begin_logging(
     choices: Mapping[str, str | None],
     overrides: list[str],
 ) -> None:
-    """Put the resolved configuration and the code's version into every logger, and say what is about to run.
+    """Put the resolved configuration and the code's version into every logger.
 
     Args:
         trainer: of the run.
@@ -172,7 +171,6 @@ def begin_logging(
         overrides: the Hydra overrides that the run was started with.
     """
     parameters = sum(parameter.numel() for parameter in algorithm.parameters())
-    log.info("%s parameters on %s", f"{parameters:,}", trainer.strategy.root_device)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     facts = {
@@ -187,36 +185,11 @@ def begin_logging(
             logger.begin(algorithm)
 
 
-def end_logging(loggers: list[Logger], run_dir: str, overrides: list[str], *, succeeded: bool) -> None:
-    """Close what a logger keeps open, and say where everything is and how to go on from there.
-
-    Args:
-        loggers: those of the run.
-        run_dir: the run's folder.
-        overrides: the Hydra overrides that the run was started with.
-        succeeded: whether it came to its end.
-    """
+def end_logging(loggers: list[Logger], *, succeeded: bool) -> None:
+    """Close what a logger keeps open."""
     for logger in loggers:
         if isinstance(logger, WandB):
             logger.finish(succeeded=succeeded)
-    folder = os.path.relpath(run_dir)
-    log.info("everything is in %s", folder)
-    last = os.path.join(folder, "checkpoints", "last.ckpt")
-    if os.path.exists(last):
-        kept = [override for override in overrides if not override.startswith("train.ckpt_path=")]
-        command = [
-            _program("python"),
-            os.path.relpath(sys.argv[0]),
-            *kept,
-            f"train.ckpt_path={last}",
-            f"hydra.run.dir={folder}",
-        ]
-        log.info("to resume, perhaps with more epochs: %s", shlex.join(command))
-
-
-def _program(name: str) -> str:
-    """What to type for a program of this environment, whether it is active or not."""
-    return os.path.relpath(os.path.join(os.path.dirname(sys.executable), name))
 
 
 def code_version() -> str:

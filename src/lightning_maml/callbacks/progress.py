@@ -2,6 +2,7 @@
 
 import logging
 import time
+from math import ceil
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,14 +17,18 @@ from rich.progress import (
     Progress as RichProgress,
 )
 
+from lightning_maml.callbacks.announcements import counted
+
 log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_READINGS = 0.5  # reading a metric waits for the accelerator
+_SECONDS_BEFORE_ESTIMATE = 3.0  # enough for a pace that is right within a tenth
 
 
 class Progress(ProgressBar):
-    """A Rich bar over all meta-updates, and one over the tasks of a validation or test; after each validation a line
-    in the log. Where the output is no terminal there are only the lines."""
+    """A Rich bar over all meta-updates, and one over the tasks of a validation or test. Lines in the log: how many
+    meta-updates there will be, a few seconds later how long they will take, and one after each validation. Where the
+    output is no terminal there are only the lines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,6 +39,8 @@ class Progress(ProgressBar):
         self._enabled = True
         self._started_at = 0.0
         self._started_from = 0
+        self._pace_from: tuple[float, int] | None = None
+        self._estimated = False
 
     def disable(self) -> None:
         self._enabled = False
@@ -43,7 +50,10 @@ class Progress(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started_at, self._started_from = time.monotonic(), _batches_done(trainer)
+        self._pace_from, self._estimated = None, False
         total = _batches_planned(trainer)
+        if self._enabled:
+            log.info("meta-training: %s", _plan(trainer))
         self._open()
         if self._bars is not None:
             self._training = self._bars.add_task(
@@ -51,6 +61,7 @@ class Progress(ProgressBar):
             )
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        self._estimate(trainer)
         if self._bars is None:
             return
         update: dict[str, Any] = {"completed": _batches_done(trainer)}
@@ -93,6 +104,20 @@ class Progress(ProgressBar):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._close()
+
+    def _estimate(self, trainer: pl.Trainer) -> None:
+        """Say once how long meta-training takes, by its pace since the first meta-batch, which is slower than others.
+        Validations count as far as there have been any."""
+        now, done, total = time.monotonic(), _batches_done(trainer), _batches_planned(trainer)
+        if self._pace_from is None:
+            self._pace_from = now, done
+        since, done_then = self._pace_from
+        if self._estimated or total is None or done == done_then or now - since < _SECONDS_BEFORE_ESTIMATE:
+            return
+        self._estimated = True
+        seconds = now - self._started_at + (now - since) / (done - done_then) * (total - done)
+        if self._enabled:
+            self._log_above_the_bars(f"meta-training will take about {_duration(seconds)}")
 
     def _open(self) -> None:
         bars = RichProgress(
@@ -148,6 +173,16 @@ def _batches_planned(trainer: pl.Trainer) -> int | None:
     return min(limits, default=None)
 
 
+def _plan(trainer: pl.Trainer) -> str:
+    """How many meta-updates there will be, and how many there have been if this goes on from a checkpoint."""
+    accumulate = getattr(trainer.lightning_module, "accumulate", 1)
+    limits = [] if trainer.max_steps == -1 else [trainer.max_steps]
+    if trainer.max_epochs not in (None, -1):
+        limits.append(trainer.max_epochs * ceil(trainer.num_training_batches / accumulate))
+    plan = counted(min(limits), "meta-update") if limits else "meta-updates without an end"
+    return f"{plan}, {trainer.global_step:,} done before" if trainer.global_step else plan
+
+
 def _readings(trainer: pl.Trainer, split: str) -> str:
     """The query's loss and accuracy, as far as known."""
     names = {"outer_loss": "loss {:.3f}", "outer_accuracy": "accuracy {:.1%}"}
@@ -159,4 +194,6 @@ def _readings(trainer: pl.Trainer, split: str) -> str:
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

@@ -5,7 +5,7 @@ from lightning_maml.data.glyph_fonts import GlyphFonts
 from lightning_maml.data.glyphs import Glyphs
 from lightning_maml.data.image_folder import ImageFolder
 from lightning_maml.data.images import ENDINGS, ImageFileError, as_mode, open_image
-from lightning_maml.data.overview import draw_samples, summary
+from lightning_maml.data.overview import draw_samples, headline, summary
 
 __all__ = [
     "ENDINGS",
@@ -16,6 +16,7 @@ __all__ = [
     "MetaDataModule",
     "as_mode",
     "draw_samples",
+    "headline",
     "open_image",
     "summary",
 ]

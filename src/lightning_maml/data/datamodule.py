@@ -93,7 +93,7 @@ class MetaDataModule(pl.LightningDataModule):
         self._nway = None if nway is None else _per_split("nway", nway, minimum=1)
         self._shots = _per_split("kshot.support", kshot["support"], minimum=1)
         self._queries = _per_split("kshot.query", kshot["query"], minimum=1)
-        self._batch_size = _per_split("batch_size", batch_size, minimum=1)
+        self.batch_size = _per_split("batch_size", batch_size, minimum=1)
         self._batches = _per_split("batches", batches, minimum=1)
         self._num_workers = _per_split("num_workers", num_workers, minimum=0)
         require_at_least(0, data__datamodule__seed=seed, data__datamodule__eval_seed=eval_seed)
@@ -176,7 +176,7 @@ class MetaDataModule(pl.LightningDataModule):
         if self.trainer is not None:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
             device = self.trainer.strategy.root_device
-        batch_size = self._batch_size[split]
+        batch_size = self.batch_size[split]
         if batch_size % world_size:
             raise SettingError(
                 f"{_PREFIX}.batch_size.{split}",

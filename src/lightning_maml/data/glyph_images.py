@@ -1,4 +1,4 @@
-"""Small images of printed letters, in folders as src/adapt.py takes them: python -m lightning_maml.data.glyph_images DIR"""
+"""Images of printed letters, in folders as src/adapt.py takes them: python -m lightning_maml.data.glyph_images DIR"""
 
 import argparse
 import unicodedata

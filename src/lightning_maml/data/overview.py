@@ -51,6 +51,28 @@ def summary(datamodule: MetaDataModule) -> str:
     return capture.get().rstrip()
 
 
+def headline(datamodule: MetaDataModule) -> str:
+    """The tasks in one line: ways, shots, queries, tasks in a meta-batch, and how many classes each split has; or, of
+    tasks that draw their own samples, how many. What differs between the splits is given for each."""
+    every = [datamodule.tasks(split) for split in SPLITS]
+    shots, queries = _alike([tasks.shots for tasks in every]), _alike([tasks.queries for tasks in every])
+    batch = f"meta-batches of {datamodule.batch_size['train']} tasks"
+    known = [tasks for tasks in every if isinstance(tasks, SampledTasks | ClassTasks)]
+    if len(known) < len(every):
+        return f"{shots} support and {queries} query samples in a task, {batch}"
+    ways, classes = _alike([tasks.ways for tasks in known]), _alike([_num_classes(tasks) for tasks in known])
+    return f"{ways}-way {shots}-shot, {queries} queries, {batch}; {classes} classes in train / val / test"
+
+
+def _alike(values: list[int]) -> str:
+    """One value if all splits have the same."""
+    return " / ".join(f"{value:,}" for value in (values[:1] if len(set(values)) == 1 else values))
+
+
+def _num_classes(tasks: SampledTasks | ClassTasks) -> int:
+    return len(tasks.samples.sizes if isinstance(tasks, SampledTasks) else tasks.sizes)
+
+
 def _facts(datamodule: MetaDataModule, split: str) -> Facts:
     tasks, shape = datamodule.tasks(split), tuple(datamodule.example(split).support_x.shape[2:])
     if isinstance(tasks, SampledTasks):

@@ -97,21 +97,21 @@ class SampledTasks(TaskDataset):
     def __init__(self, samples: ClassSamples, ways: int, seed: int, split: str, shots: int, queries: int) -> None:
         super().__init__(seed, split, shots, queries)
         self.samples = samples
-        self._ways = ways
+        self.ways = ways
 
     def to(self, device: torch.device) -> "SampledTasks":
         """The same tasks, gathered in a device's memory."""
-        return SampledTasks(self.samples.to(device), self._ways, self.seed, self.split, self.shots, self.queries)
+        return SampledTasks(self.samples.to(device), self.ways, self.seed, self.split, self.shots, self.queries)
 
     def __getitems__(self, indices: list[int]) -> Episodes:
         samples = self.shots + self.queries
-        classes, chosen = task_samples(self.seed, self.split, indices, self.samples.sizes, self._ways, samples)
+        classes, chosen = task_samples(self.seed, self.split, indices, self.samples.sizes, self.ways, samples)
         rows = chosen + self.samples.first_rows[classes][:, :, None]
         permuter = torch.Generator()
         # As torchmeta's Categorical: the first that it draws, and the classes get their labels in their order.
         labels = torch.stack(
             [
-                torch.randperm(self._ways, generator=permuter.manual_seed(seed))
+                torch.randperm(self.ways, generator=permuter.manual_seed(seed))
                 for seed in task_seeds(self.seed, self.split, indices)[:, 2].tolist()
             ]
         )

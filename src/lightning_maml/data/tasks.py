@@ -73,13 +73,14 @@ class ClassTasks(TorchmetaTasks):
         super().__init__(seed, split, shots, queries)
         self._meta_dataset = meta_dataset
         self.sizes = np.asarray(sizes)
+        self.ways: int = meta_dataset.num_classes_per_task
 
     def close(self) -> None:
         close(self._meta_dataset)
 
     def draw(self, index: int, seed: int) -> _DrawnSamples:
-        ways, samples = self._meta_dataset.num_classes_per_task, self.shots + self.queries
-        (classes,), (chosen,) = task_samples(self.seed, self.split, [index], self.sizes, ways, samples)
+        samples = self.shots + self.queries
+        (classes,), (chosen,) = task_samples(self.seed, self.split, [index], self.sizes, self.ways, samples)
         task = self._meta_dataset[tuple(classes.tolist())]
         ends = np.cumsum(self.sizes[classes])
         rows = chosen + np.concatenate([[0], ends[:-1]])[:, None]

@@ -85,6 +85,6 @@ def test_the_table_shows_before_after_and_the_interval() -> None:
     assert "600 tasks" in table and "20.00%" in table and "95.13% ± 0.57%" in table and "0.1700 ± 0.0100" in table
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0 min 00 s"), (59.6, "1 min 00 s"), (3725, "1 h 02 min")])
+@pytest.mark.parametrize(("seconds", "text"), [(9, "9 s"), (59.6, "1 min 00 s"), (3725, "1 h 02 min")])
 def test_durations(seconds: float, text: str) -> None:
     assert _duration(seconds) == text

@@ -8,6 +8,7 @@ from urllib.error import URLError
 import h5py
 import pytest
 
+from lightning_maml.data import headline
 from lightning_maml.settings import SettingError
 from tests.paths import DATASET_PATH, HAS_OMNIGLOT
 from tests.unit.data.test_tasks import glyphs, omniglot
@@ -55,6 +56,8 @@ def test_ways_and_shots_per_split() -> None:
     )
     assert [data.example(split).support_x.shape[1] for split in ("train", "val", "test")] == [30, 5, 5]
     assert data.num_outputs == 10
+    tasks, classes = "10 / 5 / 5-way 3 / 1 / 1-shot, 2 queries", "440 / 76 / 112 classes in train / val / test"
+    assert headline(data).startswith(tasks) and headline(data).endswith(classes)
     with pytest.raises(SettingError, match=r"data.datamodule.nway=.*head has one width.*algorithm=protonet"):
         data.require_tasks_for(any_ways=False)
 

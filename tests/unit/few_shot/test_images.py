@@ -53,7 +53,7 @@ def test_what_is_transparent_is_paper(tmp_path: Path, mode: str) -> None:
 
 
 def test_sixteen_bits_keep_their_shades(tmp_path: Path) -> None:
-    Image.fromarray((PICTURE.astype(np.uint16) * 257)).save(tmp_path / "a.png")
+    Image.fromarray(PICTURE.astype(np.uint16) * 257).save(tmp_path / "a.png")
     found = GREY([tmp_path / "a.png"])[0]
     assert torch.equal(found.flatten().argsort(), EXPECTED.flatten().argsort()) and float(found.max()) == 1
 

@@ -1,0 +1,85 @@
+"""What a run says of itself before it begins, and when it has ended."""
+
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_only
+
+from lightning_maml.algorithms import OuterLoop
+
+log = logging.getLogger(__name__)
+
+# what people open first, where it is there
+_FILES = (
+    *("curves.png", "adaptation.png", "episode.png"),
+    *("metrics.json", os.path.join("checkpoints", "best.ckpt")),
+)
+
+
+@rank_zero_only
+def announce(
+    trainer: pl.Trainer, algorithm: OuterLoop, tasks: str, choices: Mapping[str, str | None], run_dir: str
+) -> None:
+    """Say what is about to run, a line each: the method, the data, the network, where it computes, where it writes.
+
+    Args:
+        trainer, algorithm: those of the run.
+        tasks: the data's tasks, in words.
+        choices: which member was picked of each group of conf/.
+        run_dir: the run's folder.
+    """
+    steps = counted(algorithm.num_inner_steps, "inner step")
+    if algorithm.eval_inner_steps != algorithm.num_inner_steps:
+        steps += f", {algorithm.eval_inner_steps} in validation and test"
+    parameters = sum(parameter.numel() for parameter in algorithm.parameters())
+    log.info("method: %s, inner_loop=%s, %s", choices.get("algorithm"), choices.get("inner_loop"), steps)
+    log.info("data: %s, %s", choices.get("data"), tasks)
+    log.info("network: %s, %s learned, on %s", choices.get("model"), counted(parameters, "parameter"), device(trainer))
+    log.info("folder: %s", shown(run_dir))
+
+
+@rank_zero_only
+def conclude(run_dir: str, overrides: list[str]) -> None:
+    """Say where everything is, what to open first, and how to go on from there.
+
+    Args:
+        run_dir: the run's folder.
+        overrides: the Hydra overrides that the run was started with.
+    """
+    folder = shown(run_dir)
+    paths = [os.path.join(folder, name) for name in _FILES]
+    lines = [f"everything is in {folder}", *(f"  {path}" for path in paths if os.path.exists(path))]
+    log.info("\n".join(lines))
+    last = os.path.join(folder, "checkpoints", "last.ckpt")
+    if os.path.exists(last):
+        kept = [override for override in overrides if not override.startswith("train.ckpt_path=")]
+        command = [
+            *(program("python"), shown(sys.argv[0]), *kept),
+            *(f"train.ckpt_path={last}", f"hydra.run.dir={folder}"),
+        ]
+        log.info("to resume, perhaps with more epochs: %s", shlex.join(command))
+
+
+def counted(number: int, what: str) -> str:
+    """A number and what it counts: "1 inner step", "2,000 meta-updates"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def device(trainer: pl.Trainer) -> str:
+    """Where it computes, and on how many."""
+    name = str(trainer.strategy.root_device)
+    return name if trainer.world_size == 1 else f"{trainer.world_size} × {name}"
+
+
+def program(name: str) -> str:
+    """What to type for a program of this environment, whether it is active or not."""
+    return shown(os.path.join(os.path.dirname(sys.executable), name))
+
+
+def shown(path: str) -> str:
+    """A path as it is shortest to type: from here, or from the root."""
+    return min(os.path.relpath(path), os.path.abspath(path), key=len)

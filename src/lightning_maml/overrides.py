@@ -1,0 +1,117 @@
+"""Overrides as people type them: as they were once called, with dashes, or misspelt; and what was probably meant."""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from difflib import SequenceMatcher, get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from omegaconf import OmegaConf
+
+from lightning_maml.settings import SettingError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+_CLOSE = 0.7  # as difflib measures: to max_epoch, max_epochs has 0.95 and max_steps 0.67
+
+
+def as_hydra_takes_them(arguments: list[str]) -> list[str]:
+    """The command line in today's words, and `-m` in front: argparse takes overrides in one piece only.
+
+    Raises:
+        SettingError: for a setting that is written as an option.
+    """
+    arguments = [new for argument in arguments for new in translate(argument)]
+    for argument in arguments:
+        dashed = re.fullmatch(r"--(?!cfg=|info=|package=)([a-z_][\w./]*)=(.*)", argument)
+        if dashed is not None:
+            raise SettingError(f"--{dashed[1]}", dashed[2], f"settings have no dashes; did you mean {argument[2:]}?")
+    return sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
+
+
+def translate(argument: str) -> list[str]:
+    """Today's form of an override as lightning-maml knew it; one line tells of a change. Others pass unchanged."""
+    match = re.fullmatch(r"\+{0,2}(train\.pl_trainer\.gpus|data\.datamodule\.num_inner_steps)=(.*)", argument)
+    if match is None:
+        return [argument]
+    key, value = match.groups()
+    if key == "data.datamodule.num_inner_steps":
+        today = [f"algorithm.num_inner_steps={value}"]
+    elif value in ("0", "null", "None"):
+        today = ["train.pl_trainer.accelerator=cpu"]
+    else:
+        today = ["train.pl_trainer.accelerator=gpu", f"train.pl_trainer.devices={value}"]
+    print(f"{argument} is now {' '.join(today)}", file=sys.stderr)
+    return today
+
+
+def what_was_meant(error: BaseException) -> str | None:
+    """One line for an override that Hydra refuses: what was typed, and the nearest right one. None for other errors."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, member = str(error.missing_cfg_file).rpartition("/")
+        return _of_member(group, member, error.options or _members(group))
+    if isinstance(error, ConfigCompositionException):
+        unknown = re.search(r"^To append to your config use \+(.*)", str(error), re.MULTILINE)
+        if unknown is not None:
+            return _of_key(unknown[1], error.__cause__)
+        deleted = re.match(r"Could not delete from config\. '(.*)' does not exist", str(error))
+        if deleted is not None:
+            return f"~{deleted[1]}: there is no such setting to delete; --cfg job prints those that there are"
+    return None
+
+
+def _of_member(group: str, member: str, members: Iterable[str]) -> str:
+    members = list(members)
+    near = get_close_matches(member, members, n=1)
+    meant = f"did you mean {group}={near[0]}? " if near else ""
+    return f"{group}={member}: there is no such member; {meant}choose from {', '.join(members)}"
+
+
+def _of_key(typed: str, cause: Any) -> str:
+    """For `key=value`; `cause` is OmegaConf's error, which knows the configuration that lacks the key."""
+    key, _, value = typed.partition("=")
+    node = getattr(cause, "parent_node", None)
+    root = None if node is None else OmegaConf.to_container(node._get_root(), resolve=False)
+    near = nearest(key, [*_members(""), *_paths(root)])
+    if near:
+        meant = f"did you mean {' or '.join(f'{path}={value}' for path in near)}? To add a new one: +{typed}"
+    else:
+        meant = f"--cfg job prints those that there are. To add a new one: +{typed}"
+    return f"{typed}: there is no such setting; {meant}"
+
+
+def nearest(key: str, paths: Iterable[str]) -> list[str]:
+    """The paths that are written almost like `key`, or end in almost that: the best, and those as good and as short."""
+    scores = {path: _alike(key, path) for path in paths}
+    best = max(scores.values(), default=0)
+    if best < _CLOSE:
+        return []
+    found = [path for path, score in scores.items() if score == best]
+    shortest = min(path.count(".") for path in found)
+    return [path for path in found if path.count(".") == shortest][:3]
+
+
+def _alike(key: str, path: str) -> float:
+    """Mean of the likeness of the names at the end, and of the whole (of as much of the path as was typed)."""
+    typed = path.split(".")[-key.count(".") - 1 :]
+    whole = max(_ratio(key, path), _ratio(key, ".".join(typed)))
+    return (_ratio(key.split(".")[-1], typed[-1]) + whole) / 2
+
+
+def _ratio(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other, autojunk=False).ratio()
+
+
+def _members(group: str) -> list[str]:
+    """The members of a group of conf/; of "", the groups."""
+    folder = CONF / group
+    return sorted(path.stem for path in (folder.iterdir() if folder.is_dir() else ()) if group == "" or path.is_file())
+
+
+def _paths(node: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted paths of all keys of nested mappings."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _paths(value, f"{prefix}{key}.")

@@ -1,0 +1,89 @@
+"""Overrides as people type them, and what was probably meant."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException, MissingConfigException
+
+from lightning_maml import overrides
+from lightning_maml.settings import SettingError
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("train.pl_trainer.gpus=0", ["train.pl_trainer.accelerator=cpu"]),
+        ("train.pl_trainer.gpus=1", ["train.pl_trainer.accelerator=gpu", "train.pl_trainer.devices=1"]),
+        ("+train.pl_trainer.gpus=4", ["train.pl_trainer.accelerator=gpu", "train.pl_trainer.devices=4"]),
+        ("data.datamodule.num_inner_steps=5,10,20", ["algorithm.num_inner_steps=5,10,20"]),
+    ],
+)
+def test_old_keys_become_todays_with_one_line(old: str, new: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert overrides.translate(old) == new
+    (line,) = capsys.readouterr().err.splitlines()
+    assert old in line and new[0] in line
+
+
+def test_other_arguments_pass_silently(capsys: pytest.CaptureFixture[str]) -> None:
+    for argument in ("-m", "data=glyphs", "train.pl_trainer.max_epochs=5", "--help"):
+        assert overrides.translate(argument) == [argument]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_setting_written_as_an_option() -> None:
+    with pytest.raises(SettingError, match="--algorithm.num_inner_steps=5: settings have no dashes"):
+        overrides.as_hydra_takes_them(["--algorithm.num_inner_steps=5"])
+    for options in (["--cfg=job"], ["--config-path=/conf"], ["--multirun", "train.seed=1,2"]):
+        assert overrides.as_hydra_takes_them(options) == options
+
+
+def test_multirun_may_stand_anywhere() -> None:
+    assert overrides.as_hydra_takes_them(["a=1", "-m", "b=2"]) == ["-m", "a=1", "b=2"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("modell=conv4", "model=conv4"),
+        ("experment=quickstart", "experiment=quickstart"),  # no key of the configuration, only a group
+        ("algorithm.num_inner_step=5", "algorithm.num_inner_steps=5"),
+        ("train.pl_trainer.max_epoch=3", "train.pl_trainer.max_epochs=3"),
+        ("data.datamodule.kshots.support=1", "data.datamodule.kshot.support=1"),
+        ("nway=20", "data.datamodule.nway=20"),
+        ("model.num_filters=8", "model.torch_module.num_filters=8"),
+        ("lr=0.1", "optim.inner_optimizer.lr=0.1 or optim.outer_optimizer.lr=0.1"),
+        ("seed=1", "train.seed=1"),  # rather than data.datamodule.seed, which follows it
+    ],
+)
+def test_the_nearest_setting_is_suggested(typed: str, meant: str) -> None:
+    line = refused(typed)
+    assert line.startswith(f"{typed}: there is no such setting; did you mean {meant}? ")
+
+
+@pytest.mark.parametrize("typed", ["model.torch_module.depth=3", "frobnicate=1"])
+def test_a_setting_like_no_other_is_told_how_to_be_added(typed: str) -> None:
+    line = refused(typed)
+    assert "did you mean" not in line and line.endswith(f"To add a new one: +{typed}")
+
+
+def test_the_nearest_member_is_suggested() -> None:
+    missing = MissingConfigException("Could not find\n'data/x'", "data/glyhps", ["glyphs", "omniglot"])
+    line = "data=glyhps: there is no such member; did you mean data=glyphs? choose from glyphs, omniglot"
+    assert overrides.what_was_meant(missing) == line
+
+
+def test_members_are_listed_where_hydra_does_not() -> None:
+    missing = MissingConfigException("Could not load 'model/cnn'", "model/cnn")
+    line = "model=cnn: there is no such member; choose from conv4, conv4_small, mlp, resnet12"
+    assert overrides.what_was_meant(missing) == line
+
+
+def refused(typed: str) -> str:
+    """What is said of an override that Hydra refuses."""
+    with (
+        initialize_config_dir(str(overrides.CONF), version_base="1.3"),
+        pytest.raises(ConfigCompositionException) as refusal,
+    ):
+        compose("default", overrides=[typed])
+    line = overrides.what_was_meant(refusal.value)
+    assert line is not None
+    return line
