@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _failed_jobs: list[str] = []
 _show_tracebacks = False
+_task_began = False
 
 
 def launch(main: Callable[[], Any]) -> None:
@@ -49,6 +50,8 @@ def launch(main: Callable[[], Any]) -> None:
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     # How many workers pay depends on the data, not on the number of cores; conf/data decides.
     warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
+    # Such images are refused, in one line.
+    warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
     try:
         sys.argv[1:] = as_hydra_takes_them(sys.argv[1:])
         main()
@@ -81,6 +84,8 @@ def errors_in_one_line(task: Callable[[DictConfig], float | None]) -> Callable[[
 
     @wraps(task)
     def wrapped(cfg: DictConfig) -> float | None:
+        global _task_began
+        _task_began = True
         try:
             return task(cfg)
         except Exception as error:
@@ -97,6 +102,11 @@ def errors_in_one_line(task: Callable[[DictConfig], float | None]) -> Callable[[
 def _refuse(error: Exception) -> NoReturn:
     """End with one line for a mistake of the user's; raise anything else again."""
     line = explain(error)
+    if isinstance(error, OSError) and not _task_began:  # Hydra makes the run's folder before the task begins
+        line = (
+            f"the run's folder cannot be made ({error.strerror}: {error.filename}); "
+            "give another by hydra.run.dir=FOLDER (src/adapt.py: output=FOLDER)"
+        )
     if line is None or _show_tracebacks:
         raise error
     print(f"error: {line}", file=sys.stderr)
