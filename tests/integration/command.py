@@ -1,11 +1,23 @@
-"""Run src/run.py as a person does: a subprocess in the project's root."""
+"""Run the project's programs as a person does: each in a process of its own, in the project's root.
 
+Such a process is a fork of one that has imported PyTorch and Lightning and done nothing else: most of what a small run
+takes is these imports.
+"""
+
+import atexit
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.paths import DATASET_PATH, ROOT
+
+os.environ["OMP_NUM_THREADS"] = "1"  # PyTorch reads it when it is imported
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["tests.integration.preloaded"])
 
 TINY = (
     "data=glyphs",
@@ -42,16 +54,44 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """`python src/run.py ARGUMENTS`, its run folder in `folder`."""
     where = [] if folder is None else [f"hydra.run.dir={folder}"]
-    return subprocess.run(
-        [sys.executable, "src/run.py", *arguments, *where],
-        cwd=ROOT,
-        env=environment(**env),
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=timeout,
-        check=False,
-    )
+    return program("src/run.py", *arguments, *where, timeout=timeout, **env)
+
+
+def program(name: str, *arguments: str, timeout: int = 300, **env: str) -> subprocess.CompletedProcess[str]:
+    """`python NAME ARGUMENTS` in the project's root."""
+    with TemporaryDirectory() as folder:
+        outputs = Path(folder, "stdout"), Path(folder, "stderr")
+        process = _FORKS.Process(target=_become, args=(name, arguments, environment(**env), *map(str, outputs)))
+        process.start()
+        process.join(timeout)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired([name, *arguments], timeout, *(path.read_bytes() for path in outputs))
+        assert process.exitcode is not None
+        stdout, stderr = (path.read_text() for path in outputs)
+    return subprocess.CompletedProcess([name, *arguments], process.exitcode, stdout, stderr)
+
+
+def _become(name: str, arguments: tuple[str, ...], env: dict[str, str], stdout: str, stderr: str) -> None:
+    """In the fork: be that program, as if it had just been started."""
+    for descriptor, path in ((1, stdout), (2, stderr)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, descriptor)
+        os.close(file)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = [name, *arguments]
+    paths = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = [str(ROOT / "src"), *paths, *(path for path in sys.path if path not in ("", str(ROOT)))]
+    try:
+        runpy.run_path(name, run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def succeed(*arguments: str, folder: Path | None = None, **env: str) -> str:

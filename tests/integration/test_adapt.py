@@ -1,8 +1,8 @@
 """src/adapt.py: a folder of somebody's images and a checkpoint in, predictions out."""
 
 import csv
+import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from lightning_maml.data.glyph_images import LETTERS, write_images
 from lightning_maml.few_shot import Classifier
-from tests.integration.command import environment, succeed, tiny
+from tests.integration.command import environment, program, succeed, tiny
 from tests.paths import ROOT
 
 Adapt = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -39,14 +39,7 @@ def adapt(trained: Path, tmp_path: Path) -> Adapt:
             "output": tmp_path / "out",
         }
         arguments = [f"{name}={value}" for name, value in (settings | changes).items() if value is not None]
-        return subprocess.run(
-            [sys.executable, "src/adapt.py", *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            env=environment(),
-            check=False,
-        )
+        return program("src/adapt.py", *arguments)
 
     return run
 
@@ -99,6 +92,37 @@ def test_onnx(tmp_path: Path, adapt: Adapt) -> None:
     assert (tmp_path / "out/classifier.onnx").stat().st_size > 10_000
     refused = adapt(onnx="true", transductive="true", output=tmp_path / "other")
     assert refused.returncode == 1 and refused.stderr.startswith("error: onnx=True")
+
+
+def test_the_readmes_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the checkpoint that the repository ships, which is small and holds weights alone."""
+    checkpoint = ROOT / "checkpoints/omniglot_5way_1shot.ckpt"
+    assert checkpoint.stat().st_size < 2**20
+    assert set(torch.load(checkpoint, weights_only=True)) == {"state_dict", "recipe"}
+    code = re.findall(r"\*\*As a library\*\*.*?```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
+    (tmp_path / "checkpoints").symlink_to(checkpoint.parent)
+    write_images(tmp_path, shots=1, queries=1)
+    for name, source in (("a1", "support/an/0"), ("b1", "support/shin/0"), ("unknown", "query/shin/1")):
+        (tmp_path / f"{source}.png").rename(tmp_path / f"{name}.png")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out == "b\n"
+
+
+def test_the_demo_is_what_the_makefile_runs(tmp_path: Path) -> None:
+    dry = subprocess.run(
+        ["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True, env=environment()
+    ).stdout
+    (command,) = re.findall(r"src/adapt.py (.*?)$", dry.replace("\\\n", " "), re.MULTILINE)
+    write_images(tmp_path)
+    arguments = [one.replace("experiments/demo", str(tmp_path)) for one in command.split()]
+    done = program("src/adapt.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    right, images = re.findall(r"(\d+) of (\d+) images whose class is known", done.stdout)[0]
+    assert int(images) == 20 and int(right) >= 16
+    assert "predictions.png" in dry.rpartition("echo")[2]
 
 
 def write(path: Path, content: bytes = b"") -> Path:

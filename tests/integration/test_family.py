@@ -5,7 +5,6 @@ import json
 import math
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 
-from tests.integration.command import environment, run, succeed, tiny
+from tests.integration.command import program, run, succeed, tiny
 from tests.paths import ROOT
 
 METHODS = sorted(path.stem for path in (ROOT / "conf/algorithm").glob("*.yaml"))
@@ -69,13 +68,11 @@ def test_the_readmes_own_method(tmp_path: Path) -> None:
 def test_two_runs_are_compared(tmp_path: Path) -> None:
     for name in ("maml", "protonet"):
         succeed(*tiny(f"algorithm={name}", "logging=csv"), folder=tmp_path / name)
-    command = [sys.executable, "src/compare.py", str(tmp_path / "maml"), str(tmp_path / "protonet")]
+    runs = [str(tmp_path / name) for name in ("maml", "protonet")]
     picture = tmp_path / "picture.png"
 
     def compared(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [*command, *arguments], cwd=ROOT, capture_output=True, text=True, env=environment(), check=False
-        )
+        return program("src/compare.py", *runs, *arguments)
 
     done = compared("--output", str(picture))
     means = [json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("maml", "protonet")]

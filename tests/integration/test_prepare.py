@@ -1,27 +1,18 @@
 """python src/prepare.py: everything but the training."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.integration.command import environment
-from tests.paths import ROOT
+from tests.integration.command import program
 from tests.torchmeta_files import write
 
 
 def prepare(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "src/prepare.py", *arguments],
-        cwd=ROOT,
-        env=environment(**env),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return program("src/prepare.py", *arguments, **env)
 
 
 @pytest.mark.parametrize(

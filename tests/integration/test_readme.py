@@ -4,7 +4,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from math import prod
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 import yaml
 
 from tests import torchmeta_files
-from tests.integration.command import environment, run, succeed, tiny
+from tests.integration.command import environment, program, run, succeed, tiny
 from tests.paths import HAS_OMNIGLOT, ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -71,8 +70,7 @@ def test_a_command_of_the_readme(arguments: list[str], tmp_path: Path) -> None:
 @pytest.mark.skipif(not HAS_OMNIGLOT, reason="Omniglot is not in DATASET_PATH")
 def test_the_readmes_way_to_prepare(tmp_path: Path) -> None:
     (line,) = [line for line in COMMANDS if "prepare.py" in line]
-    command = [sys.executable, *line.split()[1:], f"hydra.run.dir={tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment())
+    done = program(*line.split()[1:], f"hydra.run.dir={tmp_path}")
     assert "4,112" in done.stdout and (tmp_path / "samples.png").exists()
 
 

@@ -15,6 +15,7 @@ from lightning_maml.few_shot.classifier import Classifier, Label
 from lightning_maml.few_shot.preprocessing import ImageLike
 from lightning_maml.few_shot.recipe import Recipe
 from lightning_maml.few_shot.statistics import freeze_statistics
+from lightning_maml.files import replacing
 from lightning_maml.inner_loops import InnerLoop, Learner
 from lightning_maml.settings import SettingError, require_at_least
 
@@ -75,6 +76,12 @@ class FewShotLearner:
                 "ckpt", name, "its weights do not fit the network that it names; give another"
             ) from error
         return cls(recipe, learner, recipe.make_inner_loop(trusted), trusted)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a checkpoint of the weights and the recipe alone, without what training needs: one to give away."""
+        state = {f"{_PREFIX}{name}": value for name, value in self._learner.state_dict().items()}
+        with replacing(path, "wb") as file:
+            torch.save({"state_dict": state, "recipe": self.recipe.plain()}, file)
 
     @property
     def any_ways(self) -> bool:

@@ -13,9 +13,9 @@ from tests.unit.few_shot.test_classifier import learner_of, recipe_of
 
 
 def saved(path: Path, **changes: Any) -> Path:
-    learner = learner_of()
-    state = {f"learner.{name}": value for name, value in learner._learner.state_dict().items()}
-    torch.save({"state_dict": state, "recipe": learner.recipe.plain() | changes}, path)
+    learner_of().save(path)
+    checkpoint = torch.load(path, weights_only=True)
+    torch.save(checkpoint | {"recipe": checkpoint["recipe"] | changes}, path)
     return path
 
 

@@ -1,0 +1,5 @@
+"""What the forks of `command.program` start with; importing it does nothing else."""
+
+import wandb  # noqa: F401
+
+from lightning_maml import algorithms, callbacks, data, few_shot, inner_loops, models  # noqa: F401
