@@ -154,7 +154,7 @@ def _batched(function: Callable[..., Any], *arguments: Any) -> Any:
             "inner_loop",
             "vectorized",
             f"this network cannot be batched over tasks, at `{line.line}` ({Path(line.filename).name}:{line.lineno}: "
-            f"{one_line(error)[:160]}); use inner_loop=higher",
+            f"{one_line(error)[:160]}); use inner_loop=higher, or inner_loop.vectorized=false where that is a setting",
         ) from error
 
 
