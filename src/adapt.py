@@ -1,6 +1,6 @@
 """Adapt a trained checkpoint to a folder of images, and classify others: python src/adapt.py ckpt=… support=… query=…
 
-conf/adapt.yaml says what can be set. Writes predictions.csv, predictions.png and classifier.pt.
+Writes predictions.csv, predictions.png and classifier.pt.
 """
 
 import logging

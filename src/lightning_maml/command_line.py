@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_maml.allocator import keep_freed_memory
-from lightning_maml.help_page import help_page
+from lightning_maml.help_page import help_page, settings_page
 from lightning_maml.overrides import as_hydra_takes_them, what_was_meant
 from lightning_maml.settings import NonFiniteLossError, SettingError, one_line, require_at_least
 
@@ -166,6 +166,7 @@ def _resumed(*, _root_: Any) -> str | None:
 # What the YAMLs may write in `${…}`, here and in the processes of a launcher; `env` as OmegaConf 2.0 had it.
 OmegaConf.register_new_resolver("env", lambda name, default=None: os.environ.get(name, default), replace=True)
 OmegaConf.register_new_resolver("help_page", help_page, replace=True)
+OmegaConf.register_new_resolver("settings_page", settings_page, replace=True)
 OmegaConf.register_new_resolver("meta_updates", _meta_updates, replace=True)
 OmegaConf.register_new_resolver("if", lambda condition, then, otherwise: then if condition else otherwise, replace=True)
 OmegaConf.register_new_resolver("sweep", _sweep, replace=True)

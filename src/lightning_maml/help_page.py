@@ -74,6 +74,16 @@ def help_page(*, _root_: Any) -> str:
     return "\n".join(parts).replace("$", "$$")
 
 
+def settings_page(name: str, *, _root_: Any) -> str:
+    """The page of a program with a few settings of its own: its YAML, which says what each is, from the first blank
+    line to where Hydra's begin."""
+    sources = [Path(source.path) for source in _root_.hydra.runtime.config_sources if source.schema == "file"]
+    text = next(file for source in sources if (file := source / f"{name}.yaml").exists()).read_text(encoding="utf-8")
+    settings = text.partition("\n\n")[2].partition("\nhydra:")[0].strip()
+    parts = [_introduction(sys.modules["__main__"].__doc__ or ""), "Settings (??? must be given):", settings]
+    return "\n".join(parts).replace("$", "$$")
+
+
 def description(file: Path) -> str:
     """What a YAML is: its first comment that is no package directive and no command. Empty if it has none."""
     for line in file.read_text(encoding="utf-8").splitlines():

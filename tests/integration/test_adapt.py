@@ -125,6 +125,13 @@ def test_the_demo_is_what_the_makefile_runs(tmp_path: Path) -> None:
     assert "predictions.png" in dry.rpartition("echo")[2]
 
 
+def test_help_is_of_this_program() -> None:
+    done = program("src/adapt.py", "--help")
+    assert done.returncode == 0 and "support: ???" in done.stdout and "algorithm" not in done.stdout
+    for line in (ROOT / "conf/adapt.yaml").read_text().partition("ckpt: ")[2].partition("hydra:")[0].splitlines():
+        assert line in done.stdout
+
+
 def write(path: Path, content: bytes = b"") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
