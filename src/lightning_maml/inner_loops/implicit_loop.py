@@ -46,6 +46,9 @@ class ImplicitLoop(FunctionalLoop):
             η Σ (I − ηA)^i; "finite_difference": conjugate gradients again, with products of the Hessian from two
             gradients, which need no second derivative of the network.
         outer_steps: products with the Hessian.
+        identity_damping, proximal_damping: ρ and δ ≥ 0 of what is solved in place of the inverse above,
+            ((1 + ρ) I + ∇²L_support/(λ + δ)) x = ∇L_query. A network's Hessian has curvatures below −λ, where the
+            solution is no minimum and the undamped system nearly singular. The authors' code takes ρ = 1 and δ = 10.
         neumann_step_size: η, below 2 over the largest eigenvalue of I + ∇²L/λ.
         proximal_in_evaluation: whether validation and test adapt with the proximal term, too.
         vectorized: all tasks of a chunk at once; or one by one.
@@ -63,6 +66,8 @@ class ImplicitLoop(FunctionalLoop):
         inner_cg_steps: int = 5,
         outer_solver: OuterSolver = "cg",
         outer_steps: int = 5,
+        identity_damping: float = 0.0,
+        proximal_damping: float = 0.0,
         neumann_step_size: float = 0.1,
         proximal_in_evaluation: bool = True,
         vectorized: bool = False,
@@ -70,6 +75,9 @@ class ImplicitLoop(FunctionalLoop):
     ) -> None:
         super().__init__(inner_optimizer, chunk_size, vectorized=vectorized)
         require_at_least(1, inner_loop__inner_cg_steps=inner_cg_steps, inner_loop__outer_steps=outer_steps)
+        require_at_least(
+            0.0, inner_loop__identity_damping=identity_damping, inner_loop__proximal_damping=proximal_damping
+        )
         for name, value in (("proximal", proximal), ("neumann_step_size", neumann_step_size)):
             if not value > 0:
                 raise SettingError(f"inner_loop.{name}", value, "give a positive number")
@@ -84,6 +92,7 @@ class ImplicitLoop(FunctionalLoop):
         self._inner_cg_steps = inner_cg_steps
         self._outer_solver = outer_solver
         self._outer_steps = outer_steps
+        self._damping = identity_damping, proximal_damping
         self._neumann_step_size = neumann_step_size
         self._proximal_in_evaluation = proximal_in_evaluation
 
@@ -220,12 +229,15 @@ class ImplicitLoop(FunctionalLoop):
         else:
             losses, _ = chunk.losses(meta, adapted, "support", adaptation.steps)
             product = problem.hessian(problem.slope(losses, adapted, adapted, create_graph=True), adapted)
+        rho, delta = self._damping
+
+        def damped(v: Tensor) -> Tensor:
+            return (1 + rho) * v + (product(v) - self._proximal * v) / (self._proximal + delta)
+
         if self._outer_solver == "neumann":
-            solution = neumann_series(
-                lambda v: product(v) / self._proximal, b, self._outer_steps, self._neumann_step_size
-            )
+            solution = neumann_series(damped, b, self._outer_steps, self._neumann_step_size)
         else:
-            solution = conjugate_gradient(lambda v: product(v) / self._proximal, b, self._outer_steps)
+            solution = conjugate_gradient(damped, b, self._outer_steps)
         return list(problem.split(solution, adapted).values())
 
 
