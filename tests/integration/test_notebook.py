@@ -36,7 +36,7 @@ def pictures(notebook: NotebookNode) -> list[Image.Image]:
 
 def recognized(notebook: NotebookNode) -> list[tuple[int, int, int]]:
     """Inner steps and percent of the drawings that the network recognizes, and that an untrained one does."""
-    found = re.findall(r"(\d) inner steps: accuracy (\d+)%, untrained (\d+)%", printed(notebook))
+    found = re.findall(r"inner steps (\d): accuracy (\d+)%, untrained (\d+)%", printed(notebook))
     return [(int(steps), int(trained), int(untrained)) for steps, trained, untrained in found]
 
 
@@ -76,7 +76,7 @@ def test_every_section_leaves_what_it_shows(executed: tuple[NotebookNode, Path])
         accuracy, interval = (
             numbers(folder / "sweep" / job, name) for name in ("outer_accuracy", "outer_accuracy_ci95")
         )
-        assert f"{steps} inner steps: {accuracy:.1%} ± {interval:.1%}" in text
+        assert f"inner steps {steps}: accuracy {accuracy:.1%} ± {interval:.1%}" in text
     assert (folder / "sweep/sweep.png").exists()
     assert len(list((folder / "drawings/query").glob("*/*.png"))) == 40
     assert [steps for steps, _, _ in recognized(notebook)] == [0, 1, 2, 5]
@@ -112,7 +112,7 @@ def test_the_saved_outputs_are_those_of_one_run_from_top_to_bottom() -> None:
         if output.output_type == "execute_result"
     ]
     assert counts and all(one == other for one, other in counts)
-    for line in (f"train: {50}, val: 5, test: 15", "python src/run.py -m algorithm.num_inner_steps=1,3,5"):
+    for line in ("{train: 50, val: 5, test: 15}", "python src/run.py -m algorithm.num_inner_steps=1,3,5"):
         assert line in re.sub(r"\s*\\\n\s*", " ", printed(SAVED))  # of the full size, and by these cells
 
 
