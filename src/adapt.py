@@ -4,7 +4,6 @@ Writes predictions.csv, predictions.png and classifier.pt.
 """
 
 import logging
-import os
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -25,33 +24,35 @@ def main(cfg: DictConfig) -> None:
             raise SettingError(name, "", "this must be given; conf/adapt.yaml says what it is")
     from pathlib import Path  # with what follows, because torch takes seconds and --help should not
 
+    from lightning_maml.callbacks.announcements import shown
     from lightning_maml.few_shot import FewShotLearner
     from lightning_maml.few_shot.folders import images_of, read_query, read_support
     from lightning_maml.few_shot.predictions import as_table, draw_predictions, write_predictions
 
     folder = Path(HydraConfig.get().runtime.output_dir)
-    images, labels = read_support(cfg.support)
-    queries, truth = read_query(list(cfg.query) if OmegaConf.is_list(cfg.query) else cfg.query)
-    learner = FewShotLearner.load(cfg.ckpt, trusted=cfg.trusted)
     if cfg.onnx and cfg.transductive:
         raise SettingError("onnx", True, "it needs a classifier of single images; leave transductive out")
+    images, labels = read_support(str(cfg.support))
+    asked = cfg.query if OmegaConf.is_list(cfg.query) else [cfg.query]
+    queries, truth = read_query([str(one) for one in asked], labels)
+    learner = FewShotLearner.load(str(cfg.ckpt), trusted=cfg.trusted)
     with images_of("support"):
         classifier = learner.adapt(images, labels, steps=cfg.steps, transductive=cfg.transductive, invert=cfg.invert)
-    log.info("adapted to %s images of %s classes: %s", len(images), len(classifier.classes), cfg.support)
+    log.info("trained on %s, adapted to %s images of %s classes", learner.recipe.data, len(images), len(set(labels)))
     with images_of("query"):
         predictions = classifier.classify(queries)
-    log.info("\n%s", as_table(predictions, truth, classifier.classes))
-    write_predictions(queries, predictions, truth, classifier.classes, folder / "predictions.csv")
-    draw_predictions(queries, predictions, truth, folder / "predictions.png")
-    written = ["predictions.csv", "predictions.png"]
+    written = []
     if not classifier.transductive:
         classifier.save(folder / "classifier.pt")
         written.append("classifier.pt")
     if cfg.onnx:
         difference = classifier.export_onnx(folder / "classifier.onnx")
         written.append(f"classifier.onnx (its probabilities are PyTorch's within {difference:.0e})")
-    log.info("in %s: %s", os.path.relpath(folder), ", ".join(written))
+    write_predictions(queries, predictions, truth, classifier.classes, folder / "predictions.csv")
+    draw_predictions(queries, predictions, truth, folder / "predictions.png")
+    log.info("\n%s", as_table(predictions, truth, classifier.classes))
+    log.info("in %s: %s", shown(str(folder)), ", ".join(["predictions.csv", "predictions.png", *written]))
 
 
 if __name__ == "__main__":
-    command_line.launch(main)
+    command_line.launch(main, paths=("ckpt", "support", "query", "output"))

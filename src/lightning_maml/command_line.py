@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from math import ceil
 from pathlib import Path
@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lightning_maml.allocator import keep_freed_memory
 from lightning_maml.help_page import help_page, settings_page
-from lightning_maml.overrides import as_hydra_takes_them, what_was_meant
+from lightning_maml.overrides import as_hydra_takes_them, quoted, what_was_meant
 from lightning_maml.settings import NonFiniteLossError, SettingError, one_line, require_at_least
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,8 +35,10 @@ _show_tracebacks = False
 _task_began = False
 
 
-def launch(main: Callable[[], Any]) -> None:
+def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
     """Run a function decorated by `hydra.main`; a mistake of the user's ends it with one line and exit code 1.
+
+    `paths` are settings whose values are files or folders, and may hold any character.
 
     `HYDRA_FULL_ERROR=1` shows the traceback too. Any other exception is shown whole: it is a bug, ours or that of the
     code being tried out.
@@ -53,7 +55,7 @@ def launch(main: Callable[[], Any]) -> None:
     # Such images are refused, in one line.
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
     try:
-        sys.argv[1:] = as_hydra_takes_them(sys.argv[1:])
+        sys.argv[1:] = as_hydra_takes_them(quoted(sys.argv[1:], paths))
         main()
     except KeyboardInterrupt:
         sys.exit(130)  # Ctrl-C before training began; Lightning handles it from then on

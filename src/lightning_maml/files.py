@@ -14,6 +14,8 @@ def replacing(path: str | os.PathLike[str], mode: str = "w", **settings: Any) ->
     What a killed process leaves is hidden beside it, `.NAME.new`, and overwritten by the next.
     """
     path = Path(path)
+    if "b" not in mode:
+        settings = {"encoding": "utf-8", **settings}
     aside = path.with_name(f".{path.name}.new")
     try:
         with aside.open(mode, **settings) as file:

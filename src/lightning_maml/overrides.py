@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,19 @@ from lightning_maml.settings import SettingError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 _CLOSE = 0.7  # as difflib measures: to max_epoch, max_epochs has 0.95 and max_steps 0.67
+
+
+def quoted(arguments: Sequence[str], paths: Sequence[str]) -> list[str]:
+    """The values of these settings in quotes, so that Hydra takes them as they are: `support=My photos (1)`. Lists and
+    what is in quotes already are left alone."""
+    result = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if equals and name in paths and value and value[0] not in "[\"'" and "${" not in value:
+            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+            argument = f'{name}="{escaped}"'
+        result.append(argument)
+    return result
 
 
 def as_hydra_takes_them(arguments: list[str]) -> list[str]:

@@ -85,6 +85,21 @@ def test_a_prediction_does_not_depend_on_the_other_images_unless_asked(
     assert not (tmp_path / "true/alone/classifier.pt").exists()
 
 
+def test_folders_may_be_called_anything(trained: Path, tmp_path: Path, adapt: Adapt) -> None:
+    """What Hydra's grammar would not take unquoted, what is a number, and what is markup."""
+    odd = tmp_path / "Jürgen's photos (1), a=b"
+    for kind in ("support", "query"):
+        for number, name in enumerate(("$a_$", "[/b]", "2024")):
+            (odd / kind / name).mkdir(parents=True)
+            source = trained / "letters" / kind / ("an", "don", "gan")[number]
+            for image in source.iterdir():
+                (odd / kind / name / image.name).write_bytes(image.read_bytes())
+    done = adapt(support=odd / "support", query=odd / "query", output=odd / "out")
+    assert done.returncode == 0, done.stderr
+    assert "[/b]" in done.stdout and "of 9 images whose class is known" in done.stdout
+    assert (odd / "out/predictions.png").exists()
+
+
 def test_onnx(tmp_path: Path, adapt: Adapt) -> None:
     done = adapt(onnx="true", steps=3)
     assert done.returncode == 0, done.stderr

@@ -13,13 +13,13 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_maml.algorithms import OuterLoop
-from lightning_maml.callbacks.pictures import BLUE, ORANGE, finish, send
+from lightning_maml.callbacks.announcements import counted
+from lightning_maml.callbacks.pictures import BLUE, ORANGE, RIGHT, WRONG, finish, send
 from lightning_maml.episodes import Episodes, Task
 
 _CLASSES = 5  # of a task that are drawn, and as many samples of each
 _FITS = 4  # tasks of a regression
 _POINTS = 200  # of a curve
-RIGHT, WRONG = BLUE, ORANGE
 
 
 class Examples(pl.Callback):
@@ -78,7 +78,7 @@ def draw_episode(algorithm: OuterLoop, task: Task, path: Path) -> None:
         for side in axes.spines.values():
             side.set(visible=True, color=RIGHT if is_right else WRONG, linewidth=2)
     steps = algorithm.eval_inner_steps
-    figure.suptitle(f"A meta-test task: class predicted before → after {_steps(steps)}", fontsize=11)
+    figure.suptitle(f"A meta-test task: class predicted before → after {counted(steps, 'inner step')}", fontsize=11)
     figure.savefig(path, dpi=150)
 
 
@@ -94,7 +94,7 @@ def draw_fits(algorithm: OuterLoop, tasks: Sequence[Task], path: Path) -> None:
         unknown = task._replace(query_x=grid, query_y=grid)
         for count, (style, colour) in shown.items():
             curve = _outputs(algorithm, unknown, count)[:, 0]
-            name = "before adaptation" if count == 0 else f"after {_steps(count)}"
+            name = "before adaptation" if count == 0 else f"after {counted(count, 'inner step')}"
             axes.plot(grid[:, 0].tolist(), curve.tolist(), style, color=colour, label=name)
         for x, y, name, face in (
             (task.support_x, task.support_y, "support", "black"),
@@ -113,10 +113,6 @@ def draw_fits(algorithm: OuterLoop, tasks: Sequence[Task], path: Path) -> None:
 def _outputs(algorithm: OuterLoop, task: Task, steps: int) -> Float[Tensor, "query outputs"]:
     adapted = algorithm.inner_loop.adapt(algorithm.learner, task, steps=steps)
     return algorithm.learner.answer(adapted, task, steps)
-
-
-def _steps(count: int) -> str:
-    return f"{count} inner step" + ("" if count == 1 else "s")
 
 
 def _grid(figure: SubFigure, rows: Sequence[Sequence[int]], width: int, labels: Sequence[int]) -> list[Any]:

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+RIGHT, WRONG = GREEN, ORANGE
 _SPLITS = (("metatrain", "meta-train", BLUE), ("metaval", "meta-validation", ORANGE))
 
 

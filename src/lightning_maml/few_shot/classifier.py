@@ -1,8 +1,9 @@
 """A classifier of a few classes, made by adaptation."""
 
+import copy
 import pickle
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,11 @@ from lightning_maml.inner_loops import InnerLoop, Learner
 from lightning_maml.settings import SettingError
 
 Label = str | int
-_FORMAT = 1
+# What reading a file may raise that torch did not write, or somebody has changed.
+UNREADABLE = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, OSError),
+    *(AttributeError, ValueError, TypeError, LookupError),
+)
 _BATCH = 256  # images at once, where that makes no difference
 
 
@@ -74,6 +79,27 @@ class Classifier(nn.Module):
         self._adapted = dict(adapted)
         self._together = None if support is None or loop is None else (support, loop)
 
+    def train(self, mode: bool = True) -> "Classifier":
+        """Nothing: it has been trained, and its batch norm keeps the statistics that it has."""
+        return self
+
+    def _apply(self, change: Callable[[Tensor], Tensor], recurse: bool = True) -> "Classifier":
+        """What `to(device)` and the like do, for φ_K and the support set too."""
+        super()._apply(change, recurse)  # type: ignore[no-untyped-call]
+        self._adapted = {name: change(value) for name, value in self._adapted.items()}
+        if self._together is not None:
+            support, loop = self._together
+            x, y = change(support.support_x), support.support_y.to(change(support.support_x).device)
+            self._together = Task(x, y, x, y), loop
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._lock = threading.Lock()
+
     @property
     def transductive(self) -> bool:
         """Whether a prediction depends on the other images of its batch."""
@@ -117,13 +143,14 @@ class Classifier(nn.Module):
             SettingError: if it is transductive: it would need the support set at every call.
         """
         self._require_own_statistics("classifier.pt")
+        with self._lock:
+            state = copy.deepcopy(self.learner.state_dict())
         values = {
-            "format": _FORMAT,
             "recipe": self._recipe.plain(),
             "classes": self.classes,
             "steps": self._steps,
             "invert": self._invert,
-            "learner": self.learner.state_dict(),
+            "learner": state,
             "adapted": self._adapted,
         }
         with replacing(path, "wb") as file:
@@ -151,7 +178,7 @@ class Classifier(nn.Module):
             classifier.keep(values["adapted"])
         except SettingError:
             raise
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+        except UNREADABLE as error:
             raise SettingError(
                 "classifier", name, "it is no classifier that adapt.py saved, or it is damaged"
             ) from error

@@ -1,6 +1,6 @@
 """Support and query images from folders: a sub-folder is a class."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,28 +30,28 @@ def read_support(folder: str) -> tuple[list[Path], list[str]]:
     return images, labels
 
 
-def read_query(query: str | Sequence[str]) -> tuple[list[Path], list[str | None]]:
-    """The images to classify, and the class of each where its folder tells: that of a sub-folder, else None.
+def read_query(query: Sequence[str], classes: Container[str]) -> tuple[list[Path], list[str | None]]:
+    """The images to classify, and the class of each where its folder tells: a sub-folder named like a class; else None.
 
     Raises:
         SettingError: if a path does not exist, or there are no images.
     """
     images: list[Path] = []
     truth: list[str | None] = []
-    for one in [query] if isinstance(query, str) else query:
+    for one in query:
         path = Path(one).expanduser()
         if path.is_dir():
-            for folder, label in [(path, None), *((inner, inner.name) for inner in _folders(path))]:
+            for folder in (path, *_folders(path)):
                 found = _images(folder)
                 images += found
-                truth += [label] * len(found)
+                truth += [folder.name if folder != path and folder.name in classes else None] * len(found)
         elif path.is_file():
             images.append(path)
             truth.append(None)
         else:
             raise SettingError("query", one, "there is no such file or folder; give images, or a folder of them")
     if not images:
-        raise SettingError("query", query, f"there are no images in it ({', '.join(ENDINGS)})")
+        raise SettingError("query", ", ".join(query), f"there are no images in it ({', '.join(ENDINGS)})")
     return images, truth
 
 

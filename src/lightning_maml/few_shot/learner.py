@@ -1,7 +1,6 @@
 """A trained learner, to be adapted to anybody's classes."""
 
 import copy
-import pickle
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_maml.episodes import Task
-from lightning_maml.few_shot.classifier import Classifier, Label
+from lightning_maml.few_shot.classifier import UNREADABLE, Classifier, Label
 from lightning_maml.few_shot.preprocessing import ImageLike
 from lightning_maml.few_shot.recipe import Recipe
 from lightning_maml.few_shot.statistics import freeze_statistics
@@ -55,7 +54,8 @@ class FewShotLearner:
         try:
             checkpoint: dict[str, Any] = torch.load(name, map_location="cpu", weights_only=True)
             state: dict[str, Tensor] = dict(checkpoint["state_dict"])
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+            state = {str(key).removeprefix(_PREFIX): value for key, value in state.items()}
+        except UNREADABLE as error:
             raise SettingError("ckpt", name, "it is no checkpoint of a run, or it is damaged; give another") from error
         try:
             recipe = Recipe.from_plain(checkpoint.get("recipe"))
@@ -70,8 +70,8 @@ class FewShotLearner:
             raise SettingError("ckpt", name, "it was not trained on images, grey or in colour; give one that was")
         learner = recipe.make_learner(trusted)
         try:
-            learner.load_state_dict({key.removeprefix(_PREFIX): value for key, value in state.items()})
-        except RuntimeError as error:
+            learner.load_state_dict(state)
+        except (RuntimeError, AttributeError) as error:
             raise SettingError(
                 "ckpt", name, "its weights do not fit the network that it names; give another"
             ) from error
@@ -113,6 +113,7 @@ class FewShotLearner:
         """
         if len(images) != len(labels):
             raise ValueError(f"{len(images)} images, but {len(labels)} labels")
+        labels = [_plain(label) for label in labels]
         classes = sorted(set(labels), key=lambda label: (isinstance(label, str), label))
         self._require_ways(len(classes))
         steps = self.recipe.steps if steps is None else steps
@@ -123,7 +124,7 @@ class FewShotLearner:
             self.recipe, copy.deepcopy(self._learner), classes, steps, invert=invert, trusted=self._trusted
         )
         x = classifier.inputs(images)
-        y = torch.tensor([classes.index(label) for label in labels])
+        y = torch.tensor([classes.index(label) for label in labels], device=x.device)
         # Where a method encodes support and query set together, the support set twice has its own statistics.
         support = Task(x, y, x, y)
         adapted = self._inner_loop.adapt(classifier.learner, support, steps=steps)
@@ -144,3 +145,11 @@ class FewShotLearner:
                 f"this checkpoint's head tells {self.recipe.num_outputs} apart; give no more, or a checkpoint of "
                 "algorithm=protonet, r2d2 or unicorn_maml, which take any number",
             )
+
+
+def _plain(label: object) -> Label:
+    """A label as a text or a number, also where it comes from an array or a tensor."""
+    plain = label.item() if hasattr(label, "item") else label
+    if not isinstance(plain, str | int):
+        raise ValueError(f"a label is a text or a whole number, not {plain!r}")
+    return str(plain) if isinstance(plain, str) else int(plain)

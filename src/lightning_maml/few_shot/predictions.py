@@ -6,9 +6,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from lightning_maml.callbacks.pictures import GREEN, ORANGE
+from lightning_maml.callbacks.pictures import RIGHT, WRONG
 from lightning_maml.data import open_image
 from lightning_maml.few_shot.classifier import Label, Prediction
 from lightning_maml.files import replacing
@@ -35,14 +36,14 @@ def write_predictions(
 
 def as_table(predictions: Sequence[Prediction], truth: Sequence[str | None], classes: Sequence[Label]) -> str:
     """For each class how often it was predicted and how surely, and how many of its images were recognized."""
-    is_known = [known in classes for known in truth]
+    is_known = [known is not None for known in truth]
     table = Table(title=f"{len(predictions)} images", title_justify="left")
     table.add_column("class")
     for column in ("predicted", "mean probability", *(["recognized"] if any(is_known) else [])):
         table.add_column(column, justify="right")
     for label in classes:
         own = [one.probability for one in predictions if one.label == label]
-        row = [str(label), str(len(own)), f"{sum(own) / len(own):.0%}" if own else ""]
+        row = [escape(str(label)), str(len(own)), f"{sum(own) / len(own):.0%}" if own else ""]
         if any(is_known):
             images = [one for one, known in zip(predictions, truth, strict=True) if known == label]
             row.append(f"{sum(one.label == label for one in images)} of {len(images)}")
@@ -72,10 +73,10 @@ def draw_predictions(
         axes.imshow(open_image(file), cmap="gray")
         mark, colour = "", "black"
         if known is not None:
-            mark, colour = (" ✓", GREEN) if known == prediction.label else (" ✗", ORANGE)
+            mark, colour = (" ✓", RIGHT) if known == prediction.label else (" ✗", WRONG)
         name = str(prediction.label)
         short = name if len(name) <= 14 else f"{name[:13]}…"
-        axes.set_title(f"{short}\n{prediction.probability:.0%}{mark}", color=colour, fontsize=9)
+        axes.set_title(f"{short}\n{prediction.probability:.0%}{mark}", color=colour, fontsize=9, parse_math=False)
     count = f"the first {shown} of {len(files)} images" if shown < len(files) else f"{shown} images"
     figure.suptitle(f"Predicted class and its probability, {count}", fontsize=11)
     figure.savefig(path, dpi=150)

@@ -49,12 +49,15 @@ class Preprocessing:
                 raise ValueError(f"an input of shape {tuple(image.shape)}; the network takes {self.input_shape}")
             return image.float()
         if isinstance(image, np.ndarray):
-            image = Image.fromarray(image)
-        picture = image if isinstance(image, Image.Image) else open_image(Path(image))
+            image = _from_array(image)
+        picture = ImageOps.exif_transpose(image) if isinstance(image, Image.Image) else open_image(Path(image))
         picture = as_mode(picture, "L" if self.input_shape[0] == 1 else "RGB")
         if self._invert:
             picture = ImageOps.invert(picture)
-        result = self._transformed(picture)
+        try:
+            result = self._transformed(picture)
+        except (ValueError, RuntimeError):  # e.g. a crop larger than the image
+            result = torch.empty(0)
         if tuple(result.shape) != self.input_shape:
             height, width = self.input_shape[1:]
             result = self._transformed(picture.resize((width, height), Image.Resampling.BILINEAR))
@@ -66,3 +69,12 @@ class Preprocessing:
         for transform in self._transforms:
             image = transform(image)
         return torch.as_tensor(image)
+
+
+def _from_array(values: np.ndarray) -> Image.Image:
+    if values.dtype != np.uint8 or values.size == 0 or values.ndim not in (2, 3):
+        raise ValueError(
+            f"an array of {values.dtype} and shape {values.shape}; give bytes (uint8), [height, width] or "
+            "[height, width, channels], or a tensor that is a ready input"
+        )
+    return Image.fromarray(values[..., 0] if values.shape[2:] == (1,) else values)

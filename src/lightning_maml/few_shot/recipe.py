@@ -1,14 +1,16 @@
 """What a checkpoint says beside its weights, so that it can be adapted without the configuration of its run."""
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_origin
 
 import hydra
+from hydra.errors import InstantiationException
 from torch import nn
 
 from lightning_maml.inner_loops import InnerLoop, Learner
-from lightning_maml.settings import SettingError
+from lightning_maml.settings import SettingError, one_line
 
 # What a checkpoint, which may be a stranger's, can have built: classes of these packages, and nothing else.
 _KNOWN = (
@@ -63,11 +65,16 @@ class Recipe:
         """What `plain` gave.
 
         Raises:
-            ValueError: if something is missing.
+            ValueError: if something is missing or of another kind.
         """
-        if not isinstance(values, Mapping) or (missing := {field.name for field in fields(cls)} - values.keys()):
-            raise ValueError(f"the recipe lacks {', '.join(sorted(missing)) if isinstance(values, Mapping) else 'all'}")
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        if not isinstance(values, Mapping):
+            raise ValueError("there is no recipe")
+        for name, kind in _KINDS.items():
+            if not isinstance(values.get(name), kind):
+                raise ValueError(f"the recipe's {name} is {values.get(name)!r}")
+        if not all(isinstance(side, int) for side in values["input_shape"]):
+            raise ValueError(f"the recipe's input_shape is {values['input_shape']!r}")
+        return cls(**{name: values[name] for name in _KINDS})
 
     def plain(self) -> dict[str, Any]:
         """As values that a checkpoint can hold."""
@@ -95,27 +102,40 @@ class Recipe:
         return [_build(node, trusted) for node in self.transforms]
 
 
+_KINDS: dict[str, type] = {field.name: get_origin(field.type) or field.type for field in fields(Recipe)}  # type: ignore[misc]
+
+
 def _build(node: Mapping[str, Any], trusted: Sequence[str], **arguments: Any) -> Any:
     _require_known(node, (*_KNOWN, *trusted))
-    return hydra.utils.instantiate(dict(node), **arguments)
+    try:
+        return hydra.utils.instantiate(dict(node), **arguments)
+    except InstantiationException as error:
+        raise SettingError("ckpt", node.get("_target_"), f"it cannot be built: {one_line(error)}") from error
 
 
 def _require_known(node: Any, known: Sequence[str]) -> None:
-    """Refuse anything that would run code of others'. `_target_` may name whatever Python can import."""
-    if isinstance(node, Mapping):
+    """Refuse anything that would run code of others'. `_target_` may name whatever Python can import, and `${…}`, which
+    has no place in what was written resolved, may make one."""
+    if isinstance(node, str):
+        if "${" in node:
+            raise SettingError("ckpt", node, "the checkpoint asks for something to be computed; none of ours does")
+    elif isinstance(node, Mapping):
         target = node.get("_target_")
         if target is not None and not _is_known(str(target), known):
             raise SettingError(
                 "ckpt",
                 target,
-                "the checkpoint names code that is neither this project's nor torchvision's, and using it would run "
-                "it; if you trust it, add trusted=[MODULE]",
+                "the checkpoint names what is no class of this project (in this version), of torchvision's transforms "
+                "or of torch's optimizers, and using it would run it; if you trust it, add trusted=[MODULE]",
             )
-        for value in node.values():
+        for key, value in node.items():
+            _require_known(key, known)
             _require_known(value, known)
     elif isinstance(node, list | tuple):
         for value in node:
             _require_known(value, known)
+    elif node is not None and not isinstance(node, bool | int | float):
+        raise SettingError("ckpt", type(node).__qualname__, "the checkpoint holds more than plain values")
 
 
 def _is_known(target: str, known: Sequence[str]) -> bool:
@@ -123,8 +143,9 @@ def _is_known(target: str, known: Sequence[str]) -> bool:
     if not _within(target, known):
         return False
     try:
-        found = hydra.utils.get_object(target)
-    except ImportError:
+        found: Any = importlib.import_module(target.rpartition(".")[0])
+        found = getattr(found, target.rpartition(".")[2], None)
+    except (ImportError, ValueError):
         return False
     return isinstance(found, type) and _within(found.__module__, known)
 

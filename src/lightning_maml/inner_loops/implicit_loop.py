@@ -1,18 +1,17 @@
 """iMAML: the outer gradient from the solution of the inner problem, not from the way to it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_maml.inner_loops.chunk import Chunk, of_split
 from lightning_maml.inner_loops.contracts import Learner, Parameters, TaskRecord
 from lightning_maml.inner_loops.functional_loop import ChunkSize, FunctionalLoop
-from lightning_maml.inner_loops.linear_solvers import Product, conjugate_gradient, neumann_series
+from lightning_maml.inner_loops.linear_solvers import conjugate_gradient, neumann_series
+from lightning_maml.inner_loops.proximal_problem import ProximalProblem
 from lightning_maml.inner_loops.sgd import Descent
 from lightning_maml.inner_loops.unrolled import Adaptation
 from lightning_maml.settings import SettingError, require_at_least
@@ -184,7 +183,7 @@ class ImplicitLoop(FunctionalLoop):
             record.add("support", step, losses, outputs, of_split(chunk.data, "support")[1])
             if step == adaptation.steps:
                 continue
-            problem = _Problem(chunk, meta, step, list(at.adapted), proximal)
+            problem = ProximalProblem(chunk, meta, step, list(at.adapted), proximal)
             if self._inner_solver == "gradient_descent":
                 slopes = problem.slope(losses, at.adapted, origin)
                 with torch.no_grad():
@@ -195,7 +194,7 @@ class ImplicitLoop(FunctionalLoop):
         return {name: value.detach() for name, value in at.adapted.items()}
 
     def _newton_step(
-        self, problem: "_Problem", losses: Tensor, adapted: Parameters, origin: Parameters
+        self, problem: ProximalProblem, losses: Tensor, adapted: Parameters, origin: Parameters
     ) -> dict[str, Tensor]:
         """A step of Newton's method, as far as conjugate gradients know it, halved until it brings something."""
         slope = problem.slope(losses, adapted, origin, create_graph=True)
@@ -221,7 +220,7 @@ class ImplicitLoop(FunctionalLoop):
         slopes: Sequence[Tensor],
     ) -> list[Tensor]:
         """(I + ∇²L_support(φ)/λ)⁻¹ applied to the slopes of the query loss."""
-        problem = _Problem(chunk, meta, adaptation.steps, list(names), self._proximal)
+        problem = ProximalProblem(chunk, meta, adaptation.steps, list(names), self._proximal)
         adapted = dict(zip(names, values, strict=True))
         b = problem.flat(slopes)
         if self._outer_solver == "finite_difference":
@@ -239,74 +238,3 @@ class ImplicitLoop(FunctionalLoop):
         else:
             solution = conjugate_gradient(damped, b, self._outer_steps)
         return list(problem.split(solution, adapted).values())
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """The inner problem of the tasks of a chunk, at one step, over vectors [tasks, n]: F(φ) = L + (λ/2)‖φ − φ_0‖²."""
-
-    chunk: Chunk
-    meta: Parameters
-    step: int
-    names: list[str]
-    proximal: float
-
-    def flat(self, values: Sequence[Tensor]) -> Float[Tensor, "tasks n"]:
-        return torch.cat([value.reshape(self.chunk.num_tasks, -1) for value in values], dim=1)
-
-    def split(self, vectors: Float[Tensor, "tasks n"], like: Parameters) -> dict[str, Tensor]:
-        """As parameters of the shapes of `like`."""
-        shapes = [like[name].shape for name in self.names]
-        parts: Any = torch.split(vectors, [shape.numel() // self.chunk.num_tasks for shape in shapes], dim=1)
-        return {name: part.reshape(shape) for name, part, shape in zip(self.names, parts, shapes, strict=True)}
-
-    def moved(self, adapted: Parameters, by: Float[Tensor, "tasks n"]) -> dict[str, Tensor]:
-        return {name: adapted[name] + part for name, part in self.split(by, adapted).items()}
-
-    def value(self, adapted: Parameters, origin: Parameters) -> Float[Tensor, " tasks"]:
-        """F of each task."""
-        losses, _ = self.chunk.losses(self.meta, adapted, "support", self.step)
-        away = self.flat([adapted[name] - origin[name] for name in self.names])
-        return losses.reshape(-1) + self.proximal / 2 * (away * away).sum(dim=1)
-
-    def slope(
-        self, losses: Tensor, adapted: Parameters, origin: Parameters, *, create_graph: bool = False
-    ) -> Float[Tensor, "tasks n"]:
-        """∇F, from the losses at φ."""
-        values = [adapted[name] for name in self.names]
-        slopes = torch.autograd.grad(
-            losses.sum(), values, create_graph=create_graph, allow_unused=True, materialize_grads=True
-        )
-        away = self.flat([(adapted[name] - origin[name]).detach() for name in self.names])
-        return self.flat(slopes) + self.proximal * away
-
-    def hessian(self, slope: Float[Tensor, "tasks n"], adapted: Parameters) -> Product:
-        """v ↦ ∇²F v, from a slope that has its graph."""
-        values = [adapted[name] for name in self.names]
-
-        def product(v: Float[Tensor, "tasks n"]) -> Float[Tensor, "tasks n"]:
-            if not slope.requires_grad:  # a loss that is linear in φ
-                return self.proximal * v
-            second = torch.autograd.grad(slope, values, v, retain_graph=True, allow_unused=True, materialize_grads=True)
-            return self.flat(second) + self.proximal * v
-
-        return product
-
-    def hessian_by_differences(self, adapted: Parameters) -> Product:
-        """The same from two gradients: (∇L(φ + εv) − ∇L(φ − εv))/2ε + λv, with ε‖v‖ a cube root of rounding of the size
-        of φ (by its median, which an entry far away does not move)."""
-        away = self.flat([adapted[name].detach() for name in self.names]).abs()
-        size = (away.median(dim=1, keepdim=True).values * away.shape[1] ** 0.5).clamp_min(1)
-        step = torch.finfo(size.dtype).eps ** (1 / 3) * size
-
-        def product(v: Float[Tensor, "tasks n"]) -> Float[Tensor, "tasks n"]:
-            epsilon = step / v.norm(dim=1, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
-            slopes = []
-            for sign in (1, -1):
-                moved = self.moved(adapted, sign * epsilon * v)
-                moved = {name: value.detach().requires_grad_() for name, value in moved.items()}
-                losses, _ = self.chunk.losses(self.meta, moved, "support", self.step)
-                slopes.append(self.slope(losses, moved, moved))
-            return (slopes[0] - slopes[1]) / (2 * epsilon) + self.proximal * v
-
-        return product

@@ -71,7 +71,6 @@ class ReptileLoop(HigherLoop):
         samples = len(task.support_x)
         if self._batch_size is None or self._batch_size >= samples:
             return None
-        batches: list[Tensor] = []
-        while len(batches) < steps:
-            batches += torch.split(torch.randperm(samples).to(task.support_x.device), self._batch_size)
-        return batches[:steps]
+        needed = steps * self._batch_size
+        order = torch.cat([torch.randperm(samples) for _ in range(-(-needed // samples))])[:needed]
+        return list(order.to(task.support_x.device).view(steps, self._batch_size))

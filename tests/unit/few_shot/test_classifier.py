@@ -1,5 +1,6 @@
 """A classifier made of a few images says of each image what the adapted network says, and nothing else has a say."""
 
+import copy
 import threading
 from functools import partial
 from pathlib import Path
@@ -185,6 +186,27 @@ def test_steps_may_be_chosen_and_a_method_without_steps_refuses_them() -> None:
         learner_of("ProtoNet").adapt(images, labels, steps=2)
     with pytest.raises(SettingError, match="steps=-1"):
         learner_of().adapt(images, labels, steps=-1)
+
+
+def test_labels_of_arrays_and_tensors_are_plain(tmp_path: Path) -> None:
+    images, _, query = draw()
+    for labels in (torch.tensor([0, 0, 1, 1, 2, 2]), np.array([0, 0, 1, 1, 2, 2]), np.array(list("aabbcc"))):
+        classifier = learner_of().adapt(images, labels)  # type: ignore[arg-type]
+        assert len(classifier.classes) == 3
+        classifier.save(tmp_path / "c.pt")
+        assert torch.equal(Classifier.load(tmp_path / "c.pt")(query), classifier(query))
+    with pytest.raises(ValueError, match="a label is a text or a whole number, not None"):
+        learner_of().adapt(images[:2], [None, "a"])  # type: ignore[list-item]
+
+
+def test_it_is_a_module_like_others() -> None:
+    """It may be copied, moved and told to train, and stays what it is."""
+    images, labels, query = draw()
+    classifier = learner_of().adapt(images, labels)
+    expected = classifier(query)
+    assert torch.equal(copy.deepcopy(classifier)(query), expected)
+    assert torch.equal(classifier.train()(query), expected)
+    torch.testing.assert_close(classifier.double()(query.double()).float(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_transductive_classifier_is_neither_saved_nor_exported(tmp_path: Path) -> None:

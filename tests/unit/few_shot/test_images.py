@@ -65,6 +65,26 @@ def test_images_of_another_size_are_resized_and_dark_may_be_turned_into_bright()
     torch.testing.assert_close(inverted([PICTURE])[0], 1 - EXPECTED)
 
 
+def test_an_image_of_pillows_is_turned_as_its_file_is(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(PICTURE).copy()).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        torch.testing.assert_close(GREY([image])[0], EXPECTED)
+
+
+@pytest.mark.parametrize("values", [PICTURE.astype(float), PICTURE.astype(int), PICTURE[:0], PICTURE[0]])
+def test_an_array_that_is_no_image_is_refused(values: Any) -> None:
+    with pytest.raises(ValueError, match="give bytes"):
+        GREY([values])
+    torch.testing.assert_close(GREY([PICTURE[..., None]])[0], EXPECTED)
+
+
+def test_a_transform_that_needs_a_larger_image_gets_one() -> None:
+    crop = Preprocessing((1, 4, 6), [transforms.RandomCrop((4, 6)), transforms.ToTensor()])
+    assert crop([PICTURE[:2]]).shape == (1, 1, 4, 6)
+
+
 def test_an_input_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(1, 5, 6\); the network takes \(1, 4, 6\)"):
         GREY([torch.zeros(1, 5, 6)])
@@ -97,9 +117,10 @@ def test_sub_folders_are_classes_and_those_of_the_query_tell_the_truth(tmp_path:
     (root / "a" / "notes.txt").write_text("no image")
     images, labels = read_support(str(root))
     assert [path.name for path in images] == ["1.webp", "2.JPG", "1.png"] and labels == ["a", "a", "b"]
-    images, truth = read_query(str(root))
+    images, truth = read_query([str(root)], labels)
     assert [path.name for path in images] == ["c.png", "1.webp", "2.JPG", "1.png"] and truth == [None, "a", "a", "b"]
-    images, truth = read_query([str(root / "c.png"), str(root / "b")])
+    assert read_query([str(root)], ["b"])[1] == [None, None, None, "b"]  # a folder that is no class tells nothing
+    images, truth = read_query([str(root / "c.png"), str(root / "b")], labels)
     assert [path.name for path in images] == ["c.png", "1.png"] and truth == [None, None]
 
 
@@ -113,4 +134,4 @@ def test_folders_that_are_not_there_or_empty(tmp_path: Path) -> None:
         (read_query, tmp_path / "empty", "query=.*there are no images in it"),
     ):
         with pytest.raises(SettingError, match=part):
-            read(str(path))
+            read_support(str(path)) if read is read_support else read_query([str(path)], [])

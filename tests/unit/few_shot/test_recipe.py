@@ -39,6 +39,8 @@ def test_a_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
         "torchvision.transforms.functional.to_tensor",  # not a class
         "torch.hub.load",
         "lightning_maml.modelsevil.Net",
+        "torch.optim..SGD",
+        "torchvision.transforms.",
     ],
 )
 @pytest.mark.parametrize("place", ["network", "learner", "inner_loop", "transforms", "nested"])
@@ -56,6 +58,42 @@ def test_code_of_others_is_refused_before_it_is_run(tmp_path: Path, target: str,
         FewShotLearner.load(path).adapt(images, ["a", "a", "b", "b"])
     assert isinstance(raised.value, SettingError) and "ckpt=" in str(raised.value)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("where", ["value", "key", "list"])
+def test_what_would_compute_something_is_refused(tmp_path: Path, where: str) -> None:
+    """OmegaConf's own resolvers can make a node of a text, after it was looked at."""
+    text = f"${{oc.create:{{_target_:pathlib.Path.touch,self:{tmp_path}/ran}}}}"
+    added: Any = {"value": {"x": text}, "key": {text: 1}, "list": {"x": [[text]]}}[where]
+    path = saved(tmp_path / "evil.ckpt", inner_loop=recipe_of().inner_loop | added)
+    with pytest.raises(SettingError, match="ckpt=.*asks for something to be computed"):
+        FewShotLearner.load(path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input_shape": 3},
+        {"input_shape": ["1", 8, 8]},
+        {"network": None},
+        {"network": {"_target_": "torchvision.transforms.ToTensor"}},
+        {"network": {"_target_": "lightning_maml.models.Gone"}},
+        {"steps": "x"},
+        {"transforms": {}},
+    ],
+    ids=str,
+)
+def test_a_malformed_recipe_is_one_line(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match="^ckpt="):
+        FewShotLearner.load(saved(tmp_path / "a.ckpt", **changes))
+
+
+@pytest.mark.parametrize("content", [torch.zeros(3), {"state_dict": {1: 2}}, {"state_dict": 5}, [1]], ids=str)
+def test_a_file_of_torchs_that_is_no_checkpoint(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "a.ckpt")
+    with pytest.raises(SettingError, match="^ckpt="):
+        FewShotLearner.load(tmp_path / "a.ckpt")
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
