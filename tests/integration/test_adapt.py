@@ -89,14 +89,14 @@ def test_folders_may_be_called_anything(trained: Path, tmp_path: Path, adapt: Ad
     """What Hydra's grammar would not take unquoted, what is a number, and what is markup."""
     odd = tmp_path / "Jürgen's photos (1), a=b"
     for kind in ("support", "query"):
-        for number, name in enumerate(("$a_$", "[/b]", "2024")):
+        for number, name in enumerate(("$a_$", "[b]", "2024")):
             (odd / kind / name).mkdir(parents=True)
             source = trained / "letters" / kind / ("an", "don", "gan")[number]
             for image in source.iterdir():
                 (odd / kind / name / image.name).write_bytes(image.read_bytes())
     done = adapt(support=odd / "support", query=odd / "query", output=odd / "out")
     assert done.returncode == 0, done.stderr
-    assert "[/b]" in done.stdout and "of 9 images whose class is known" in done.stdout
+    assert "[b]" in done.stdout and "of 9 images whose class is known" in done.stdout
     assert (odd / "out/predictions.png").exists()
 
 

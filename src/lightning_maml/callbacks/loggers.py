@@ -1,6 +1,7 @@
 """Weights & Biases, and what all loggers are told when a run begins and ends."""
 
 import logging
+import math
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -88,7 +89,8 @@ class WandB(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        best_of = {name: _BEST[name.rpartition("_")[2]] for name in metrics if _is_validation(name)}
+        known = [name for name, value in metrics.items() if not math.isnan(value)]
+        best_of = {name: _BEST[name.rpartition("_")[2]] for name in known if _is_validation(name)}
         for name, best in best_of.items():
             if name not in self._defined:
                 self.experiment.define_metric(name, step_metric=_X, summary=best.__name__)

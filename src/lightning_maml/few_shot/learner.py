@@ -53,6 +53,8 @@ class FewShotLearner:
             raise SettingError("ckpt", name, "there is no such file; a run keeps its own in checkpoints/best.ckpt")
         try:
             checkpoint: dict[str, Any] = torch.load(name, map_location="cpu", weights_only=True)
+            if not isinstance(checkpoint, dict):
+                raise TypeError(type(checkpoint))
             state: dict[str, Tensor] = dict(checkpoint["state_dict"])
             state = {str(key).removeprefix(_PREFIX): value for key, value in state.items()}
         except UNREADABLE as error:
