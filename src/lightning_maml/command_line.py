@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -169,6 +169,7 @@ def _resumed(*, _root_: Any) -> str | None:
 OmegaConf.register_new_resolver("env", lambda name, default=None: os.environ.get(name, default), replace=True)
 OmegaConf.register_new_resolver("help_page", help_page, replace=True)
 OmegaConf.register_new_resolver("settings_page", settings_page, replace=True)
+OmegaConf.register_new_resolver("product", lambda *factors: prod(factors), replace=True)
 OmegaConf.register_new_resolver("meta_updates", _meta_updates, replace=True)
 OmegaConf.register_new_resolver("if", lambda condition, then, otherwise: then if condition else otherwise, replace=True)
 OmegaConf.register_new_resolver("sweep", _sweep, replace=True)
