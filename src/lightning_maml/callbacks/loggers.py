@@ -89,8 +89,8 @@ class WandB(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        known = [name for name, value in metrics.items() if not math.isnan(value)]
-        best_of = {name: _BEST[name.rpartition("_")[2]] for name in known if _is_validation(name)}
+        known = [name for name, value in metrics.items() if _is_validation(name) and not math.isnan(value)]
+        best_of = {name: _BEST[name.rpartition("_")[2]] for name in known}
         for name, best in best_of.items():
             if name not in self._defined:
                 self.experiment.define_metric(name, step_metric=_X, summary=best.__name__)
