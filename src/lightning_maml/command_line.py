@@ -104,7 +104,7 @@ def errors_in_one_line(task: Callable[[DictConfig], float | None]) -> Callable[[
 def _refuse(error: Exception) -> NoReturn:
     """End with one line for a mistake of the user's; raise anything else again."""
     line = explain(error)
-    if isinstance(error, OSError) and not _task_began:  # Hydra makes the run's folder before the task begins
+    if line is None and isinstance(error, OSError) and not _task_began:  # Hydra makes the folder before
         line = (
             f"the run's folder cannot be made ({error.strerror}: {error.filename}); "
             "give another by hydra.run.dir=FOLDER (src/adapt.py: output=FOLDER)"
