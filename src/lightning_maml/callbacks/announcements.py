@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 # what people open first, where it is there
 _FILES = (
-    *("curves.png", "adaptation.png", "episode.png"),
+    *("curves.png", "adaptation.png", "episode.png", "fits.png"),
     *("metrics.json", os.path.join("checkpoints", "best.ckpt")),
 )
 

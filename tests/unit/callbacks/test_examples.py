@@ -4,31 +4,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from matplotlib.figure import Figure
 from torch.func import functional_call
 
 from lightning_maml.algorithms import MAML, OuterLoop
-from lightning_maml.callbacks import Examples, examples
+from lightning_maml.callbacks import Examples
 from lightning_maml.callbacks.examples import RIGHT, WRONG, draw_episode, draw_fits
 from lightning_maml.inner_loops import HigherLoop
 from tests.tasks import classification, regression, small_conv4, small_mlp
 
 LR = 0.1
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    figures: list[Figure] = []
-
-    class Kept(Figure):
-        def savefig(self, *args: Any, **settings: Any) -> None:
-            figures.append(self)
-            super().savefig(*args, **settings)
-
-    monkeypatch.setattr(examples, "Figure", Kept)
-    return figures
 
 
 def algorithm_of(network: Any, steps: int) -> OuterLoop:

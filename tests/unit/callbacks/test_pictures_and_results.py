@@ -2,31 +2,15 @@
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from matplotlib.figure import Figure
 
-from lightning_maml.callbacks import pictures
 from lightning_maml.callbacks.pictures import draw_adaptation, draw_curves
 from lightning_maml.callbacks.progress import _duration
 from lightning_maml.callbacks.results import as_table, write_tasks
 from lightning_maml.inner_loops import Trajectory
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures, as they are saved."""
-    figures: list[Figure] = []
-
-    class Kept(Figure):
-        def savefig(self, *args: Any, **settings: Any) -> None:
-            figures.append(self)
-            super().savefig(*args, **settings)
-
-    monkeypatch.setattr(pictures, "Figure", Kept)
-    return figures
 
 
 def test_curves_show_each_split_over_its_own_meta_updates(tmp_path: Path, drawn: list[Figure]) -> None:

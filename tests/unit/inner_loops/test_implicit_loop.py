@@ -28,15 +28,16 @@ def linear_tasks() -> tuple[nn.Module, Episodes]:
     return nn.Linear(5, 1, bias=False).double(), Episodes(xs[:, :8], ys[:, :8], xs[:, 8:], ys[:, 8:])
 
 
-def closed_form(theta: Tensor, episodes: Episodes, proximal: float) -> Tensor:
-    """(I + H/λ)⁻¹ ∇L_query(φ*) with H = 2XᵀX/n and φ* = (H + λI)⁻¹ (2Xᵀy/n + λθ), the mean over tasks."""
+def closed_form(theta: Tensor, episodes: Episodes, proximal: float, rho: float = 0, delta: float = 0) -> Tensor:
+    """((1 + ρ) I + H/(λ + δ))⁻¹ ∇L_query(φ*) with H = 2XᵀX/n and φ* = (H + λI)⁻¹ (2Xᵀy/n + λθ), the mean over tasks."""
     gradients = []
     for x, y, query_x, query_y in episodes.tasks():
         hessian = 2 * x.T @ x / len(x)
         system = hessian + proximal * torch.eye(5, dtype=torch.float64)
         solution = torch.linalg.solve(system, 2 * x.T @ y / len(x) + proximal * theta.T)
         slope = 2 * query_x.T @ (query_x @ solution - query_y) / len(query_x)
-        gradients.append(torch.linalg.solve(system / proximal, slope).T)
+        damped = (1 + rho) * torch.eye(5, dtype=torch.float64) + hessian / (proximal + delta)
+        gradients.append(torch.linalg.solve(damped, slope).T)
     return torch.stack(gradients).mean(dim=0)
 
 
@@ -66,6 +67,24 @@ def test_on_quadratic_tasks_the_gradient_is_the_closed_form(
     _, gradients = loop(MAML(network), episodes, steps=steps, objective=Objective.final(steps))
     assert gradients is not None
     expected = closed_form(network.weight.detach(), episodes, 0.5)
+    torch.testing.assert_close(gradients["network.weight"], expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(("rho", "delta"), [(1.0, 0.0), (0.0, 10.0), (1.0, 10.0)])
+@pytest.mark.parametrize("outer_solver", ["cg", "neumann", "finite_difference"])
+def test_damping_is_of_the_system_that_is_solved(rho: float, delta: float, outer_solver: Any) -> None:
+    network, episodes = linear_tasks()
+    loop = ImplicitLoop(
+        SGD,
+        proximal=0.5,
+        outer_solver=outer_solver,
+        outer_steps=600 if outer_solver == "neumann" else 10,
+        identity_damping=rho,
+        proximal_damping=delta,
+    )
+    _, gradients = loop(MAML(network), episodes, steps=800, objective=Objective.final(800))
+    assert gradients is not None
+    expected = closed_form(network.weight.detach(), episodes, 0.5, rho, delta)
     torch.testing.assert_close(gradients["network.weight"], expected, rtol=1e-6, atol=1e-8)
 
 
@@ -175,6 +194,8 @@ def test_conjugate_gradients_and_neumann_series_solve_each_system_for_itself() -
         ({"outer_solver": "lu"}, "inner_loop.outer_solver=lu: choose from cg, neumann, finite_difference"),
         ({"outer_steps": 0}, "inner_loop.outer_steps=0"),
         ({"neumann_step_size": -1.0}, "inner_loop.neumann_step_size=-1"),
+        ({"identity_damping": -1.0}, "inner_loop.identity_damping=-1"),
+        ({"proximal_damping": -0.1}, "inner_loop.proximal_damping=-0.1"),
     ],
 )
 def test_settings_out_of_range(settings: Any, message: str) -> None:
