@@ -25,20 +25,14 @@ def main(cfg: DictConfig) -> float | None:
     command_line.seed_everything(cfg.train.seed)
     command_line.set_matmul_precision(cfg.train.matmul_precision)
     datamodule: MetaDataModule = hydra.utils.instantiate(cfg.data.datamodule)
-    network = hydra.utils.instantiate(
-        cfg.model.torch_module, input_shape=datamodule.input_shape, num_outputs=datamodule.num_outputs
-    )
+    shape: dict[str, Any] = {"input_shape": datamodule.input_shape, "num_outputs": datamodule.num_outputs}
+    network = hydra.utils.instantiate(cfg.model.torch_module, **shape)
     learner = hydra.utils.instantiate(cfg.algorithm.learner, network=network)
     datamodule.require_tasks_for(any_ways=learner.any_ways)
     algorithm: OuterLoop = hydra.utils.instantiate(cfg.algorithm, learner=learner)
     run = HydraConfig.get().runtime
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    algorithm.recipe = Recipe.of(
-        config,
-        input_shape=datamodule.input_shape,
-        num_outputs=datamodule.num_outputs,
-        data=run.choices["data"],
-    ).plain()
+    algorithm.recipe = Recipe.of(config, **shape, data=run.choices["data"]).plain()
     ckpt_path = cfg.train.ckpt_path
     if ckpt_path is not None or not cfg.train.fit:
         check_checkpoint(ckpt_path, algorithm)
