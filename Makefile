@@ -38,7 +38,7 @@ bench: $(STAMP) ## Measure speed and exercise faults (needs Omniglot in DATASET_
 	$(VENV)/bin/python benchmarks/kills.py
 
 lock: $(LOCK) ## Rewrite requirements.txt from pyproject.toml
-	$(VENV)/bin/uv pip compile pyproject.toml --universal --group dev --extra onnx --upgrade --no-header --no-annotate \
+	$(VENV)/bin/uv pip compile pyproject.toml --universal --group dev --extra joblib --extra submitit --extra ray --extra optuna --extra onnx --upgrade --no-header --no-annotate \
 		--quiet --output-file requirements.txt
 
 venv: $(STAMP) ## Build .venv without running anything

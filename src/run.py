@@ -45,6 +45,8 @@ def main(cfg: DictConfig) -> float | None:
     trainer: pl.Trainer = hydra.utils.instantiate(
         cfg.train.pl_trainer, logger=loggers, callbacks=[*callbacks, best, last]
     )
+    command_line.require_processes_from_outside(trainer)
+    datamodule.require_divisible_by(trainer.world_size)
     choices, overrides = dict(run.choices), list(HydraConfig.get().overrides.task)
     announce(trainer, algorithm, headline(datamodule), choices, run.output_dir)
     succeeded = False

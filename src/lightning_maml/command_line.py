@@ -17,21 +17,21 @@ from typing import Any, NoReturn
 from dotenv import load_dotenv
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lightning_maml import sweeps
 from lightning_maml.allocator import keep_freed_memory
 from lightning_maml.help_page import help_page, settings_page
 from lightning_maml.overrides import as_hydra_takes_them, quoted, what_was_meant
+from lightning_maml.processes import overrides_of_rank, rank
 from lightning_maml.settings import NonFiniteLossError, SettingError, one_line, require_at_least
+from lightning_maml.sweeps import require_processes_from_outside as require_processes_from_outside
 
 ROOT = Path(__file__).resolve().parents[2]
 log = logging.getLogger(__name__)
 
-
-_failed_jobs: list[str] = []
-_show_tracebacks = False
+_TRACEBACKS = "LIGHTNING_MAML_TRACEBACKS"  # as HYDRA_FULL_ERROR was set by the person, for processes of a launcher too
 _task_began = False
 
 
@@ -43,19 +43,12 @@ def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
     `HYDRA_FULL_ERROR=1` shows the traceback too. Any other exception is shown whole: it is a bug, ours or that of the
     code being tried out.
     """
-    global _show_tracebacks
-    keep_freed_memory()
-    _show_tracebacks = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"
+    os.environ[_TRACEBACKS] = os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on rather than printing them
     load_dotenv(ROOT / ".env")
-    # Lightning 2.6 asks PyTorch's pytrees what a leaf is in a way that torch 2.15 deprecates; nothing here to mend.
-    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-    # How many workers pay depends on the data, not on the number of cores; conf/data decides.
-    warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
-    # Such images are refused, in one line.
-    warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
     try:
         sys.argv[1:] = as_hydra_takes_them(quoted(sys.argv[1:], paths))
+        sys.argv += overrides_of_rank(sys.argv[1:])
         main()
     except KeyboardInterrupt:
         sys.exit(130)  # Ctrl-C before training began; Lightning handles it from then on
@@ -64,8 +57,11 @@ def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
             _refuse(error)
     finally:
         _nobody_reads()
-    if _failed_jobs:
-        print(f"error: {len(_failed_jobs)} of the sweep's jobs failed: {'; '.join(_failed_jobs)}", file=sys.stderr)
+    if sweeps.unfinished:
+        lines = [*sweeps.unfinished[:3], *(["… (summary.md has all)"] if len(sweeps.unfinished) > 3 else [])]
+        print(
+            f"error: {len(sweeps.unfinished)} of the sweep's jobs did not finish: {'; '.join(lines)}", file=sys.stderr
+        )
         sys.exit(1)
 
 
@@ -88,17 +84,43 @@ def errors_in_one_line(task: Callable[[DictConfig], float | None]) -> Callable[[
     def wrapped(cfg: DictConfig) -> float | None:
         global _task_began
         _task_began = True
+        _prepare_process()
+        if sweeps.in_sweep():
+            return sweeps.run_as_job(task, cfg, _log)
         try:
+            if "train" in cfg and cfg.train.ckpt_path == "last":
+                sweeps.go_on_from_last(cfg, Path(HydraConfig.get().runtime.output_dir))
             return task(cfg)
         except Exception as error:
-            if HydraConfig.get().mode != RunMode.MULTIRUN:
-                _refuse(error)
-            line = explain(error)
-            log.error("error: %s", line or one_line(error), exc_info=line is None or _show_tracebacks)
-            _failed_jobs.append(f"job {HydraConfig.get().job.num}: {line or repr(error)}")
-            return float("nan")
+            _refuse(error)
 
     return wrapped
+
+
+def _prepare_process() -> None:
+    """What every process needs that runs a task, those of a launcher included."""
+    keep_freed_memory()
+    if str(ROOT / "src") not in sys.path:
+        sys.path.insert(0, str(ROOT / "src"))  # where people put their own modules
+    if rank():
+        logging.disable(logging.INFO)  # the first process speaks for all
+    # Lightning 2.6 asks PyTorch's pytrees what a leaf is in a way that torch 2.15 deprecates; nothing here to mend.
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+    # How many workers pay depends on the data, not on the number of cores; conf/data decides.
+    warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
+    # Such images are refused, in one line.
+    warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
+
+
+def _show_tracebacks() -> bool:
+    return os.environ.get(_TRACEBACKS, "0") != "0"
+
+
+def _log(error: Exception) -> str:
+    """Log the error of a sweep's job, which does not end the others; returns it in one line."""
+    line = explain(error)
+    log.error("error: %s", line or one_line(error), exc_info=line is None or _show_tracebacks())
+    return line or f"{type(error).__name__}: {one_line(error)}"
 
 
 def _refuse(error: Exception) -> NoReturn:
@@ -109,9 +131,9 @@ def _refuse(error: Exception) -> NoReturn:
             f"the run's folder cannot be made ({error.strerror}: {error.filename}); "
             "give another by hydra.run.dir=FOLDER (src/adapt.py: output=FOLDER)"
         )
-    if line is None or _show_tracebacks:
+    if line is None or _show_tracebacks():
         raise error
-    print(f"error: {line}", file=sys.stderr)
+    print(f"process {rank()}: error: {line}" if rank() else f"error: {line}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -151,20 +173,6 @@ def _meta_updates(share: float = 1, *, _root_: Any) -> int:
     return round(share * planned)
 
 
-def _sweep() -> str | None:
-    """What the sweep that this job belongs to is called: its folder and the one around it, by default date and time."""
-    hydra_config = HydraConfig.get()
-    if hydra_config.mode != RunMode.MULTIRUN:
-        return None
-    return "_".join(Path(hydra_config.sweep.dir).absolute().parts[-2:])
-
-
-def _resumed(*, _root_: Any) -> str | None:
-    """The checkpoint of the run that this one goes on with: not when it is only tested, and not in a sweep, whose jobs
-    are runs of their own."""
-    return _root_.train.ckpt_path if _root_.train.fit and _sweep() is None else None
-
-
 # What the YAMLs may write in `${…}`, here and in the processes of a launcher; `env` as OmegaConf 2.0 had it.
 OmegaConf.register_new_resolver("env", lambda name, default=None: os.environ.get(name, default), replace=True)
 OmegaConf.register_new_resolver("help_page", help_page, replace=True)
@@ -172,8 +180,9 @@ OmegaConf.register_new_resolver("settings_page", settings_page, replace=True)
 OmegaConf.register_new_resolver("product", lambda *factors: prod(factors), replace=True)
 OmegaConf.register_new_resolver("meta_updates", _meta_updates, replace=True)
 OmegaConf.register_new_resolver("if", lambda condition, then, otherwise: then if condition else otherwise, replace=True)
-OmegaConf.register_new_resolver("sweep", _sweep, replace=True)
-OmegaConf.register_new_resolver("resumed", _resumed, replace=True)
+OmegaConf.register_new_resolver("sweep", sweeps.name_of_sweep, replace=True)
+OmegaConf.register_new_resolver("resumed", sweeps.resumed, replace=True)
+OmegaConf.register_new_resolver("job_folder", sweeps.job_folder, replace=True)
 
 
 def explain(error: BaseException) -> str | None:

@@ -94,6 +94,29 @@ def _become(name: str, arguments: tuple[str, ...], env: dict[str, str], stdout: 
         sys.stderr.flush()
 
 
+def fresh(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """`python src/run.py ARGUMENTS` in a process that is no fork, for what starts processes by joblib, which would wait
+    there for ever."""
+    return subprocess.run(
+        [sys.executable, "src/run.py", *arguments],
+        cwd=ROOT,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def job_folder(sweep: Path, override: str) -> Path:
+    """The folder of the sweep's one job that has this override."""
+    (found,) = [
+        path.parent.parent
+        for path in sweep.glob("*/.hydra/overrides.yaml")
+        if f"- {override}" in path.read_text().splitlines()
+    ]
+    return found
+
+
 def succeed(*arguments: str, folder: Path | None = None, **env: str) -> str:
     """Its output, after checking that it succeeded."""
     done = run(*arguments, folder=folder, **env)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.integration.command import TINY, run, tiny
+from tests.integration.command import TINY, job_folder, run, tiny
 from tests.paths import DATASET_PATH, HAS_OMNIGLOT
 
 CSV = "logging=csv"
@@ -45,7 +45,10 @@ def refuse(*arguments: str, folder: Path, **env: str) -> str:
         ("train.pl_trainer.accumulate_grad_batches=2", ["algorithm.accumulate=2"]),
         ("train.pl_trainer.inference_mode=true", ["train.pl_trainer.inference_mode"]),
         ("train.pl_trainer.precision=16-mixed", ["train.pl_trainer.precision=16-mixed", "bf16-mixed"]),
-        ("train.pl_trainer.devices=2", ["train.pl_trainer.devices=2", "devices=1"]),
+        ("train=ddp data.datamodule.batch_size.val=3", ["data.datamodule.batch_size.val=3", "multiple of 2 processes"]),
+        ("train.pl_trainer.strategy=fsdp", ["train.pl_trainer.strategy=fsdp", "sharded", "use auto or ddp"]),
+        ("train.pl_trainer.strategy=ddp_spawn", ["train.pl_trainer.strategy=ddp_spawn", "use auto or ddp"]),
+        ("train.callbacks.interruption.requeue_code=0", ["train.callbacks.interruption.requeue_code=0", "at least 1"]),
         ("train.pl_trainer.overfit_batches=2", ["train.pl_trainer.overfit_batches=2"]),
         ("train.matmul_precision=low", ["train.matmul_precision=low", "highest, high, medium"]),
         ("inner_loop=auto train.deterministic=true", ["train.deterministic=True", "inner_loop=higher"]),
@@ -137,6 +140,17 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(tmp_path: Path
 def test_a_job_that_fails_does_not_end_the_sweep(tmp_path: Path) -> None:
     done = run(*TINY, CSV, f"hydra.sweep.dir={tmp_path}", "data.datamodule.nway=5,500,4", "-m")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "job 1: data.datamodule.nway=500" in done.stderr
-    assert [(tmp_path / job / "metrics.json").exists() for job in "012"] == [True, False, True]
-    assert "data.datamodule.nway=500" in (tmp_path / "1" / "run.log").read_text()
+    assert (
+        "1 of the sweep's jobs did not finish: data.datamodule.nway=500: failed: data.datamodule.nway=500"
+        in done.stderr
+    )
+    folders = {ways: job_folder(tmp_path, f"data.datamodule.nway={ways}") for ways in (5, 500, 4)}
+    assert {ways: (folder / "metrics.json").exists() for ways, folder in folders.items()} == {5: 1, 500: 0, 4: 1}
+    assert "data.datamodule.nway=500" in (folders[500] / "run.log").read_text()
+
+
+def test_a_sweep_leaves_it_to_others_to_start_processes(tmp_path: Path) -> None:
+    done = run(*tiny(CSV, "train=ddp", "data.datamodule.batch_size=4"), f"hydra.sweep.dir={tmp_path}", "-m")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "train.pl_trainer.devices=2: with -m" in done.stderr
+    assert "torchrun --nproc-per-node=2 src/run.py -m" in done.stderr

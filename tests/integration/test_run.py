@@ -16,7 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
-from tests.integration.command import TINY, environment, run, succeed, tiny
+from tests.integration.command import TINY, environment, job_folder, run, succeed, tiny
 from tests.integration.wandb_file import offline_folders, wandb_run
 from tests.paths import HAS_OMNIGLOT, ROOT
 
@@ -147,8 +147,8 @@ def test_a_sweep_of_three(tmp_path: Path) -> None:
     output = succeed(*TINY, f"hydra.sweep.dir={tmp_path}", "data.datamodule.num_inner_steps=1,2,3", "-m")
     assert "data.datamodule.num_inner_steps=1,2,3 is now algorithm.num_inner_steps=1,2,3" in output
     found = []
-    for job, steps in enumerate((1, 2, 3)):
-        folder = tmp_path / str(job)
+    for steps in (1, 2, 3):
+        folder = job_folder(tmp_path, f"algorithm.num_inner_steps={steps}")
         config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
         assert config["algorithm"]["num_inner_steps"] == steps
         metrics = json.loads((folder / "metrics.json").read_text())

@@ -6,6 +6,7 @@ from lightning_maml.algorithms.checkpoint import check_checkpoint
 from lightning_maml.algorithms.maml import MAML
 from lightning_maml.algorithms.maml_pp import MAMLPlusPlus
 from lightning_maml.algorithms.meta_sgd import MetaSGD
+from lightning_maml.algorithms.metrics import ci95
 from lightning_maml.algorithms.network_learner import FeatureLearner, NetworkLearner
 from lightning_maml.algorithms.objectives import (
     DomainGeneralizationLoss,
@@ -14,7 +15,7 @@ from lightning_maml.algorithms.objectives import (
     MultiStepLoss,
     ObjectiveSchedule,
 )
-from lightning_maml.algorithms.outer_loop import OuterLoop, ci95
+from lightning_maml.algorithms.outer_loop import OuterLoop
 from lightning_maml.algorithms.protonet import ProtoNet
 from lightning_maml.algorithms.r2d2 import R2D2
 from lightning_maml.algorithms.trainer_settings import check_trainer_settings

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_maml.algorithms import metrics as metrics_of
 from lightning_maml.algorithms.objectives import FinalLoss, ObjectiveSchedule
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import InnerLoop, Learner, Trajectory
@@ -20,7 +21,8 @@ class OuterLoop(pl.LightningModule):
     """Minimizes the outer objective over tasks: θ ← θ − β·U(∇_θ L(θ)), with any optimizer of `torch.optim`.
 
     The inner loop hands over the outer gradient g; the module calls `manual_backward` on Σ⟨θ, stop_gradient(g)⟩, so
-    that Lightning sees one ordinary backward per meta-batch, whatever the inner loop does.
+    that Lightning sees one ordinary backward per meta-update, whatever the inner loop does, and processes that share
+    the tasks exchange gradients once. Metrics are over the tasks of all processes.
 
     Args:
         learner: what is learned and adapted.
@@ -76,14 +78,16 @@ class OuterLoop(pl.LightningModule):
         self._outer_optimizer = outer_optimizer
         self._lr_scheduler = lr_scheduler
         self._accumulated: list[Trajectory] = []
+        self._gradients: dict[str, Tensor] = {}
         self._test_parts: list[Trajectory] = []
-        self._resumed: dict[str, Any] | None = None
         self.recipe: dict[str, Any] | None = None
 
     @property
     def test_trajectory(self) -> Trajectory:
         """Every task of the last meta-test, in order."""
-        return Trajectory.concatenate(self._test_parts)
+        if len(self._test_parts) > 1:
+            self._test_parts = [Trajectory.concatenate(self._test_parts)]
+        return self._test_parts[0]
 
     def configure_optimizers(self) -> Any:
         try:
@@ -99,7 +103,9 @@ class OuterLoop(pl.LightningModule):
         objective = self.objective(steps, self.global_step, trace=self.log_every_step)
         trajectory, gradients = self.inner_loop(self.learner, episodes, steps=steps, objective=objective)
         assert gradients is not None
-        self.manual_backward(self._surrogate(gradients))
+        if self._accumulated:
+            gradients = {name: self._gradients[name] + gradient for name, gradient in gradients.items()}
+        self._gradients = gradients
         self._accumulated.append(trajectory)
         if len(self._accumulated) == self.accumulate or self.trainer.is_last_batch:
             self._meta_update()
@@ -107,9 +113,10 @@ class OuterLoop(pl.LightningModule):
     def validation_step(self, episodes: Episodes, batch_idx: int) -> None:
         trajectory, _ = self.inner_loop(self.learner, episodes, steps=self.eval_inner_steps)
         metrics: dict[str, Any] = {
-            f"metaval/{name}": value for name, value in (_summary(trajectory) | _before(trajectory)).items()
+            f"metaval/{name}": value
+            for name, value in (metrics_of.summary(trajectory) | metrics_of.before(trajectory)).items()
         }
-        self.log_dict(metrics | self._step, on_step=False, on_epoch=True, batch_size=episodes.num_tasks)
+        self.log_dict(metrics | self._step, on_step=False, on_epoch=True, batch_size=episodes.num_tasks, sync_dist=True)
 
     def on_test_epoch_start(self) -> None:
         self._test_parts = []
@@ -119,11 +126,15 @@ class OuterLoop(pl.LightningModule):
         self._test_parts.append(trajectory)
 
     def on_test_epoch_end(self) -> None:
+        self._test_parts = [self._of_all_ranks(self.test_trajectory)]
         trajectory = self.test_trajectory
         metrics: dict[str, Any] = (
-            _summary(trajectory) | _before(trajectory) | _per_step(trajectory) | _intervals(trajectory)
+            metrics_of.summary(trajectory)
+            | metrics_of.before(trajectory)
+            | metrics_of.per_step(trajectory)
+            | metrics_of.intervals(trajectory)
         )
-        self.log_dict({f"metatest/{name}": value for name, value in metrics.items()} | self._step)
+        self.log_dict({f"metatest/{name}": value for name, value in metrics.items()} | self._step, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the inner loop has chosen, what it takes to build the learner again (`recipe`, plain values) and,
@@ -132,32 +143,26 @@ class OuterLoop(pl.LightningModule):
         if hasattr(self.inner_loop, "state_dict"):
             checkpoint["inner_loop"] = self.inner_loop.state_dict()
         if self._accumulated:
-            gradients = {name: p.grad for name, p in self.learner.meta_parameters().items() if p.grad is not None}
             checkpoint["accumulated"] = {
-                "gradients": gradients,
-                "trajectories": [tuple(trajectory) for trajectory in self._accumulated],
+                "gradients": self._mean_of_ranks(self._gradients),
+                "trajectories": [tuple(self._of_all_ranks(trajectory)) for trajectory in self._accumulated],
             }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._resumed = checkpoint.get("accumulated")
+        resumed = checkpoint.get("accumulated", {"gradients": {}, "trajectories": []})
+        self._gradients = resumed["gradients"]
+        self._accumulated = [Trajectory(*fields) for fields in resumed["trajectories"]]
         if hasattr(self.inner_loop, "load_state_dict"):
             self.inner_loop.load_state_dict(checkpoint.get("inner_loop", {}))
 
-    def on_validation_model_zero_grad(self) -> None:
-        """Keep the gradient of a meta-update that a validation interrupts."""
-        if not self._accumulated:
-            super().on_validation_model_zero_grad()
-
     def on_train_start(self) -> None:
-        if self._resumed is not None:
-            for name, gradient in self._resumed["gradients"].items():
-                parameter = self.learner.meta_parameters()[name]
-                parameter.grad = gradient.to(parameter)
-            self._accumulated = [
-                Trajectory(*(None if value is None else value.to(self.device) for value in fields))  # type: ignore[arg-type]
-                for fields in self._resumed["trajectories"]
-            ]
-            self._resumed = None
+        """Bring what a checkpoint held of an unfinished meta-update to where it goes on."""
+        meta = self.learner.meta_parameters()
+        self._gradients = {name: gradient.to(meta[name]) for name, gradient in self._gradients.items()}
+        self._accumulated = [
+            Trajectory(*(None if value is None else value.to(self.device) for value in fields))  # type: ignore[arg-type]
+            for fields in self._accumulated
+        ]
 
     @property
     def _step(self) -> dict[str, Any]:
@@ -171,11 +176,12 @@ class OuterLoop(pl.LightningModule):
 
     def _meta_update(self) -> None:
         optimizer: Any = self.optimizers()
-        trajectory = Trajectory.concatenate(self._accumulated)
-        for parameter in self.learner.meta_parameters().values():
-            if parameter.grad is not None and len(self._accumulated) > 1:
-                parameter.grad /= len(self._accumulated)
-        self._accumulated = []
+        trajectory, batches = Trajectory.concatenate(self._accumulated), len(self._accumulated)
+        gradients = self._gradients
+        if batches > 1:
+            gradients = {name: gradient / batches for name, gradient in gradients.items()}
+        self._accumulated, self._gradients = [], {}
+        self.manual_backward(self._surrogate(gradients))
         limit = float("inf") if self.gradient_clip_val is None else self.gradient_clip_val
         norm = torch.nn.utils.clip_grad_norm_(self.learner.meta_parameters().values(), limit)
         # The one host synchronization of a meta-update. A NaN loss has a NaN gradient, so the norm tells of both.
@@ -191,9 +197,11 @@ class OuterLoop(pl.LightningModule):
         scheduler: Any = self.lr_schedulers()
         if scheduler is not None:
             scheduler.step()
-        metrics = _of_training(trajectory) | {"gradient_norm": norm}
+        metrics = metrics_of.of_training(trajectory)
         if self.log_every_step:
-            metrics |= _per_step(trajectory)
+            metrics |= metrics_of.per_step(trajectory)
+        metrics = self._mean_of_ranks(metrics)
+        metrics["gradient_norm"] = norm
         metrics["lr"] = torch.tensor(optimizer.param_groups[0]["lr"])
         self._log_training({f"metatrain/{name}": value for name, value in metrics.items()})
 
@@ -208,56 +216,21 @@ class OuterLoop(pl.LightningModule):
             for logger in self.loggers:
                 logger.log_metrics(known, self.global_step)
 
+    def _mean_of_ranks(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Each tensor's mean over the processes, by one exchange for all of them."""
+        if self.trainer.world_size == 1:
+            return tensors
+        flat = torch.cat([tensor.flatten() for tensor in tensors.values()])
+        parts = self.trainer.strategy.reduce(flat, reduce_op="mean").split([one.numel() for one in tensors.values()])
+        return {name: part.view_as(tensors[name]) for name, part in zip(tensors, parts, strict=True)}
 
-def _summary(trajectory: Trajectory) -> dict[str, Tensor]:
-    """Means over tasks after adaptation: outer of the query set, inner of the support set."""
-    metrics = {"outer_loss": trajectory.query_loss[:, -1].mean(), "inner_loss": trajectory.support_loss[:, -1].mean()}
-    if trajectory.query_accuracy is not None and trajectory.support_accuracy is not None:
-        metrics["outer_accuracy"] = trajectory.query_accuracy[:, -1].mean()
-        metrics["inner_accuracy"] = trajectory.support_accuracy[:, -1].mean()
-    return metrics
+    def _of_all_ranks(self, trajectory: Trajectory) -> Trajectory:
+        """The tasks of all processes in order: rank r of w has tasks r, r + w, r + 2w, …"""
+        if self.trainer.world_size == 1:
+            return trajectory
+        return Trajectory(*(None if values is None else self._gathered(values) for values in trajectory))  # type: ignore[arg-type]
 
-
-def _of_training(trajectory: Trajectory) -> dict[str, Tensor]:
-    """The same; where training made no forward pass on the support set at φ_K, that at φ_{K−1}; NaN if it made none."""
-    last = _summary(trajectory)
-    if trajectory.query_loss.shape[1] == 1:
-        return last
-    before = _summary(Trajectory(*(None if values is None else values[:, -2:-1] for values in trajectory)))  # type: ignore[arg-type]
-    inner = {name: torch.where(last[name].isnan(), before[name], last[name]) for name in last if "inner" in name}
-    return last | inner
-
-
-def _before(trajectory: Trajectory) -> dict[str, Tensor]:
-    """Means over tasks, query before adaptation."""
-    metrics = {"pre_loss": trajectory.query_loss[:, 0].mean()}
-    if trajectory.query_accuracy is not None:
-        metrics["pre_accuracy"] = trajectory.query_accuracy[:, 0].mean()
-    return metrics
-
-
-def _per_step(trajectory: Trajectory) -> dict[str, Tensor]:
-    """Means over tasks, query after each inner step."""
-    metrics = {f"outer_loss/step_{k}": mean for k, mean in enumerate(trajectory.query_loss.mean(dim=0))}
-    if trajectory.query_accuracy is not None:
-        means = trajectory.query_accuracy.mean(dim=0)
-        metrics |= {f"outer_accuracy/step_{k}": mean for k, mean in enumerate(means)}
-    return metrics
-
-
-def _intervals(trajectory: Trajectory) -> dict[str, Tensor]:
-    """Half-widths of 95 % intervals over tasks: of the query set after adaptation and after each inner step."""
-    metrics = {}
-    for name, values in (("outer_loss", trajectory.query_loss), ("outer_accuracy", trajectory.query_accuracy)):
-        if values is not None:
-            halves = ci95(values)
-            metrics[f"{name}_ci95"] = halves[-1]
-            metrics |= {f"{name}_ci95/step_{k}": half for k, half in enumerate(halves)}
-    return metrics
-
-
-def ci95(values: Tensor) -> Tensor:
-    """Half-width of the 95 % interval of the mean over tasks (dimension 0): 1.96·s/√n; NaN for a single task."""
-    if values.shape[0] == 1:
-        return torch.full_like(values[0], torch.nan)
-    return 1.96 * values.std(dim=0) / values.shape[0] ** 0.5
+    def _gathered(self, values: Tensor) -> Tensor:
+        parts = [torch.empty_like(values) for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather(parts, values.contiguous())
+        return torch.stack(parts, dim=1).flatten(0, 1)

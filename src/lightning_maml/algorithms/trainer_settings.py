@@ -8,6 +8,11 @@ import torch
 from lightning_maml.settings import SettingError
 
 _PREFIX = "train.pl_trainer"
+_STRATEGIES = ("auto", "ddp")
+_SHARDING = ("fsdp", "deepspeed", "model_parallel")
+# Measured with PyTorch's FSDP: the query loss is the same after every inner step, and the outer gradient zero. FSDP2
+# stops at the first convolution, which it will not have with weights of both kinds.
+_SHARDS = "it puts the sharded weights back in every forward pass, so that inner steps would change nothing"
 
 
 def check_trainer_settings(settings: Mapping[str, Any]) -> None:
@@ -21,8 +26,6 @@ def check_trainer_settings(settings: Mapping[str, Any]) -> None:
         ("accumulate_grad_batches", (1,), "use algorithm.accumulate={}"),
         ("inference_mode", (False,), "adaptation needs gradients in evaluation; leave it false"),
         ("overfit_batches", (0,), "tasks have no end to repeat; use data.datamodule.batches.train=1 and a small nway"),
-        ("devices", (None, 1, "1", [0]), "runs of several processes are not supported yet; use devices=1"),
-        ("num_nodes", (None, 1), "runs of several processes are not supported yet; use num_nodes=1"),
     ):
         value = settings.get(name, harmless[0])
         if value not in harmless:
@@ -30,6 +33,10 @@ def check_trainer_settings(settings: Mapping[str, Any]) -> None:
     precision = str(settings.get("precision"))
     if precision in ("16", "16-mixed", "16-true"):
         raise SettingError(f"{_PREFIX}.precision", precision, "its loss scaling is not undone here; use bf16-mixed")
+    strategy = settings.get("strategy")
+    if isinstance(strategy, str) and strategy not in _STRATEGIES:
+        reason = f"{_SHARDS}; " if strategy.startswith(_SHARDING) else ""
+        raise SettingError(f"{_PREFIX}.strategy", strategy, f"{reason}use {' or '.join(_STRATEGIES)}")
     accelerator = settings.get("accelerator")
     available = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
     if accelerator in ("gpu", "cuda") and not available:

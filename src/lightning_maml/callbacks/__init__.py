@@ -10,6 +10,7 @@ from lightning_maml.callbacks.pictures import Adaptation, Curves
 from lightning_maml.callbacks.progress import Progress
 from lightning_maml.callbacks.results import Results
 from lightning_maml.callbacks.resumption import Resumption
+from lightning_maml.callbacks.sweep_summary import SweepSummary
 
 __all__ = [
     "Adaptation",
@@ -21,6 +22,7 @@ __all__ = [
     "Progress",
     "Results",
     "Resumption",
+    "SweepSummary",
     "WandB",
     "WholeFiles",
     "announce",

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_maml.algorithms import OuterLoop
+from lightning_maml.sweeps import in_sweep
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def conclude(run_dir: str, overrides: list[str]) -> None:
     lines = [f"everything is in {folder}", *(f"  {path}" for path in paths if os.path.exists(path))]
     log.info("\n".join(lines))
     last = os.path.join(folder, "checkpoints", "last.ckpt")
-    if os.path.exists(last):
+    if os.path.exists(last) and not in_sweep():  # which goes on by being started again
         kept = [override for override in overrides if not override.startswith("train.ckpt_path=")]
         command = [
             *(program("python"), shown(sys.argv[0]), *kept),

@@ -83,9 +83,10 @@ class Checkpoint(ModelCheckpoint):
             log.warning("%s is gone; the best checkpoint is sought anew from here", self.best_model_path)
             self.best_model_path, self.best_model_score, self.best_k_models = "", None, {}
             return
-        if before.resolve() != path.resolve():
+        if before.resolve() != path.resolve() and trainer.is_global_zero:
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(before, path)
+        trainer.strategy.barrier("the best checkpoint has moved in")
         self.best_model_path = self.kth_best_model_path = str(path)
         self.best_k_models = {str(path): self.best_model_score}
         self._tell_loggers(trainer)  # those that keep the best are to have this one, even if no better one comes
@@ -106,7 +107,7 @@ class Checkpoint(ModelCheckpoint):
     def _save_last(self, trainer: pl.Trainer) -> None:
         saved = self._last_global_step_saved == trainer.global_step
         if self.monitor is None and not saved and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            trainer.save_checkpoint(self._path)
+            trainer.save_checkpoint(self._path, weights_only=False)
             self._last_global_step_saved = trainer.global_step
             self.best_model_path = str(self._path)
             self._tell_loggers(trainer)

@@ -1,4 +1,4 @@
-"""What is left when a run is interrupted."""
+"""What is left when a run is interrupted, by a person or by a cluster."""
 
 import logging
 import signal
@@ -7,61 +7,126 @@ from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from lightning_maml.callbacks.checkpoints import validation_follows
+from lightning_maml.settings import require_at_least
 
 log = logging.getLogger(__name__)
+
+_PREEMPTION = (signal.SIGTERM, signal.SIGUSR1)
+_SIGNALS = (signal.SIGINT, *_PREEMPTION)
 
 
 class Interruption(pl.Callback):
     """On Ctrl-C in meta-training, finishes the meta-batch (and the validation that follows it, if one does), saves
-    `checkpoints/last.ckpt` and ends the run; on a second Ctrl-C, ends it at once.
+    `checkpoints/last.ckpt` and ends the run; on a second Ctrl-C, ends it at once. SIGTERM and SIGUSR1, by which a
+    cluster takes a machine back, do the same with an exit code that says: start me again. Outside meta-training, where
+    there is nothing to save, all of them end the run at once.
+
+    Of several processes one that gets the signal is enough; all end after the same meta-update.
 
     Args:
         run_dir: the run's folder.
+        requeue_code: exit code after SIGTERM and SIGUSR1.
+
+    Raises:
+        SettingError: if `requeue_code` is no number from 1.
     """
 
-    def __init__(self, run_dir: str) -> None:
+    def __init__(self, run_dir: str, requeue_code: int = 75) -> None:
+        require_at_least(1, train__callbacks__interruption__requeue_code=requeue_code)
         self._last = Path(run_dir) / "checkpoints" / "last.ckpt"
-        self._asked = False
-        self._handler_before: Any = None
+        self._code = requeue_code
+        self._asked = 0  # the signal; of several processes, the largest
+        self._training = False
+        self._trainer: pl.Trainer | None = None
+        self._handlers_before: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        try:
-            self._handler_before = signal.signal(signal.SIGINT, self._ask)
-        except ValueError:  # not in the main thread: Ctrl-C does not come here
-            self._handler_before = None
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._trainer = trainer
+        self._take_handlers()
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._take_handlers()  # Lightning has taken them in the meantime
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._take_handlers()
+        self._training = True
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._take_handlers()
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
-        if self._asked:  # in a validation, after which everything was saved
+        if self._asked and trainer.world_size == 1:  # in a validation, after which everything was saved
             self._end(trainer, save=False)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        self._agree(trainer)
         if self._asked and not validation_follows(trainer):
             self._end(trainer, save=True)
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._training = False
+
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._restore_handler()
+        self._agree(trainer)
         if self._asked:
             self._end(trainer, save=False)
 
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._restore_handlers()
+
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._restore_handler()
+        self._restore_handlers()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
-        log.info("interrupted: ending after this meta-batch; press Ctrl-C again to end at once")
+        if number in _PREEMPTION:
+            self._tell_processes(number)
+        if not self._training or (number == signal.SIGINT and self._asked):
+            raise self._exception(number)
+        self._asked = max(self._asked, number)
+        if number == signal.SIGINT:
+            log.info("interrupted: ending after this meta-batch; press Ctrl-C again to end at once")
+        else:
+            log.info("%s: ending after this meta-batch", signal.Signals(number).name)
+
+    def _tell_processes(self, number: int) -> None:
+        """Hand the signal on to the processes that Lightning has started, which a cluster does not know."""
+        launcher = None if self._trainer is None else self._trainer.strategy.launcher
+        if isinstance(launcher, _SubprocessScriptLauncher) and launcher.procs:
+            launcher.kill(number)
+
+    def _take_handlers(self) -> None:
+        try:
+            for number in _SIGNALS:
+                before = signal.signal(number, self._ask)
+                if before != self._ask:
+                    self._handlers_before.setdefault(number, before)
+        except ValueError:
+            pass  # not in the main thread: signals do not come here
+
+    def _restore_handlers(self) -> None:
+        for number, handler in self._handlers_before.items():
+            signal.signal(number, handler)
+        self._handlers_before = {}
+
+    def _agree(self, trainer: pl.Trainer) -> None:
+        """Ask all processes, so that they end together."""
+        if trainer.world_size > 1:
+            own = torch.tensor(self._asked, device=trainer.strategy.root_device)
+            self._asked = int(trainer.strategy.reduce(own, reduce_op="max"))
 
     def _end(self, trainer: pl.Trainer, *, save: bool) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             if save:
-                trainer.save_checkpoint(self._last)
+                trainer.save_checkpoint(self._last, weights_only=False)
             log.info("interrupted at meta-update %s; saved %s", trainer.global_step, self._last)
-        raise KeyboardInterrupt
+        raise self._exception(self._asked)
 
-    def _restore_handler(self) -> None:
-        if self._handler_before is not None:
-            signal.signal(signal.SIGINT, self._handler_before)
-            self._handler_before = None
+    def _exception(self, number: int) -> BaseException:
+        if number == signal.SIGINT:
+            return KeyboardInterrupt()
+        # Lightning kills all processes that it has started as soon as one of them does not end with 0.
+        return SystemExit(self._code if self._trainer is None or self._trainer.is_global_zero else 0)

@@ -41,6 +41,8 @@ class Resumption(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        if not trainer.is_global_zero:
+            return  # it is not this process's checkpoint that is written
         for logger in _metrics_csv(trainer):
             checkpoint[_KEY] = logger.position
         for wandb in (logger for logger in trainer.loggers if isinstance(logger, WandB)):

@@ -148,6 +148,18 @@ class MetaDataModule(pl.LightningDataModule):
         if remedy is not None:
             raise SettingError(f"{_PREFIX}.nway", self._nway, remedy)
 
+    def require_divisible_by(self, processes: int) -> None:
+        """Check that as many processes can share the tasks of every meta-batch.
+
+        Raises:
+            SettingError: for the first split whose meta-batch they do not divide.
+        """
+        for split, size in self.batch_size.items():
+            if size % processes:
+                raise SettingError(
+                    f"{_PREFIX}.batch_size.{split}", size, f"it is global; choose a multiple of {processes} processes"
+                )
+
     def example(self, split: str) -> Episodes:
         """The first task of a split, as a meta-batch of one."""
         self.setup()
@@ -177,12 +189,7 @@ class MetaDataModule(pl.LightningDataModule):
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
             device = self.trainer.strategy.root_device
         batch_size = self.batch_size[split]
-        if batch_size % world_size:
-            raise SettingError(
-                f"{_PREFIX}.batch_size.{split}",
-                batch_size,
-                f"it is global; choose a multiple of {world_size} processes",
-            )
+        self.require_divisible_by(world_size)
         sampler = TaskSampler(
             batch_size * self._batches[split], repeat=split != "train", rank=rank, world_size=world_size
         )

@@ -1,0 +1,60 @@
+"""What is reported of a trajectory: metrics by name, means over its tasks."""
+
+import torch
+from torch import Tensor
+
+from lightning_maml.inner_loops import Trajectory
+
+
+def summary(trajectory: Trajectory) -> dict[str, Tensor]:
+    """Means over tasks after adaptation: outer of the query set, inner of the support set."""
+    metrics = {"outer_loss": trajectory.query_loss[:, -1].mean(), "inner_loss": trajectory.support_loss[:, -1].mean()}
+    if trajectory.query_accuracy is not None and trajectory.support_accuracy is not None:
+        metrics["outer_accuracy"] = trajectory.query_accuracy[:, -1].mean()
+        metrics["inner_accuracy"] = trajectory.support_accuracy[:, -1].mean()
+    return metrics
+
+
+def of_training(trajectory: Trajectory) -> dict[str, Tensor]:
+    """The same; where training made no forward pass on the support set at φ_K, that at φ_{K−1}; NaN if it made none."""
+    last = summary(trajectory)
+    if trajectory.query_loss.shape[1] == 1:
+        return last
+    earlier = summary(Trajectory(*(None if values is None else values[:, -2:-1] for values in trajectory)))  # type: ignore[arg-type]
+    inner = {name: torch.where(last[name].isnan(), earlier[name], last[name]) for name in last if "inner" in name}
+    return last | inner
+
+
+def before(trajectory: Trajectory) -> dict[str, Tensor]:
+    """Means over tasks, query before adaptation."""
+    metrics = {"pre_loss": trajectory.query_loss[:, 0].mean()}
+    if trajectory.query_accuracy is not None:
+        metrics["pre_accuracy"] = trajectory.query_accuracy[:, 0].mean()
+    return metrics
+
+
+def per_step(trajectory: Trajectory) -> dict[str, Tensor]:
+    """Means over tasks, query after each inner step."""
+    metrics = {f"outer_loss/step_{k}": mean for k, mean in enumerate(trajectory.query_loss.mean(dim=0))}
+    if trajectory.query_accuracy is not None:
+        means = trajectory.query_accuracy.mean(dim=0)
+        metrics |= {f"outer_accuracy/step_{k}": mean for k, mean in enumerate(means)}
+    return metrics
+
+
+def intervals(trajectory: Trajectory) -> dict[str, Tensor]:
+    """Half-widths of 95 % intervals over tasks: of the query set after adaptation and after each inner step."""
+    metrics = {}
+    for name, values in (("outer_loss", trajectory.query_loss), ("outer_accuracy", trajectory.query_accuracy)):
+        if values is not None:
+            halves = ci95(values)
+            metrics[f"{name}_ci95"] = halves[-1]
+            metrics |= {f"{name}_ci95/step_{k}": half for k, half in enumerate(halves)}
+    return metrics
+
+
+def ci95(values: Tensor) -> Tensor:
+    """Half-width of the 95 % interval of the mean over tasks (dimension 0): 1.96·s/√n; NaN for a single task."""
+    if values.shape[0] == 1:
+        return torch.full_like(values[0], torch.nan)
+    return 1.96 * values.std(dim=0) / values.shape[0] ** 0.5
