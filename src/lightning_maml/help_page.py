@@ -122,9 +122,7 @@ def _what_groups_decide(sources: list[Path]) -> Iterator[tuple[str, str]]:
     for source in sources:
         if (source / "default.yaml").exists():
             lines = (source / "default.yaml").read_text(encoding="utf-8")
-            for group, meaning in re.findall(r"^ *- (\w+): \w+(?: *# *(.*))?$", lines, re.MULTILINE):
-                if group != "hydra":
-                    yield group, meaning
+            yield from re.findall(r"^ *- (\w+): \w+(?: *# *(.*))?$", lines, re.MULTILINE)
             return
 
 

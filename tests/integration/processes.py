@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ def torchrun_environment(rank: int, processes: int, port: int) -> dict[str, str]
 def meta_trained(
     runs: Sequence[Sequence[str]], *, processes: int, folder: Path, precision: str, updates: int
 ) -> list[dict[str, dict[str, Any]]]:
-    """For each of `runs`, which are overrides: the outer gradient of the first meta-update, and the weights after
-    `updates`."""
+    """For each of `runs`, which are overrides: the outer gradient of the first meta-update, the weights after
+    `updates`, and the seconds that each meta-update took."""
     import torch
 
     port = free_port()
@@ -72,7 +73,7 @@ def _meta_train(
             )
             learner = hydra.utils.instantiate(cfg.algorithm.learner, network=network)
             algorithm = hydra.utils.instantiate(cfg.algorithm, learner=learner)
-            first = first_gradient()
+            witness = witness_of_training()
             trainer = pl.Trainer(
                 accelerator="cpu",
                 strategy="ddp" if processes > 1 else "auto",
@@ -87,20 +88,31 @@ def _meta_train(
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 default_root_dir=folder,
-                callbacks=[first],
+                callbacks=[witness],
             )
             trainer.fit(algorithm, datamodule=datamodule)
             if rank == 0:
                 weights = {name: value.detach().clone() for name, value in learner.named_parameters()}
-                torch.save({"gradient": first.gradient, "weights": weights}, Path(folder, f"{index}.pt"))
+                found = {"gradient": witness.gradient, "weights": weights, "seconds": witness.seconds}
+                torch.save(found, Path(folder, f"{index}.pt"))
 
 
-def first_gradient() -> Any:
+def witness_of_training() -> Any:
     """The class is made here, so that importing this module does not import Lightning."""
     import pytorch_lightning as pl
 
-    class First(pl.Callback):
+    class Witness(pl.Callback):
         gradient: dict[str, Any]
+
+        def __init__(self) -> None:
+            self.seconds: list[float] = []
+            self._before: float | None = None
+
+        def on_train_batch_end(self, *args: Any) -> None:
+            now = time.perf_counter()
+            if self._before is not None:
+                self.seconds.append(now - self._before)
+            self._before = now
 
         def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Any) -> None:
             if trainer.global_step == 0:
@@ -110,4 +122,4 @@ def first_gradient() -> Any:
                     if parameter.grad is not None
                 }
 
-    return First()
+    return Witness()

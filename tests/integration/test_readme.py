@@ -100,7 +100,7 @@ def test_the_makefile_runs_what_the_readme_says() -> None:
 
 
 def test_the_readmes_table_lists_every_choice() -> None:
-    for group in ("data", "model", "algorithm", "inner_loop", "optim", "train", "logging", "experiment"):
+    for group in ("data", "model", "algorithm", "inner_loop", "optim", "train", "logging", "hydra", "experiment"):
         (row,) = re.findall(rf"^\| `{group}` \| ([^|]*) \|", README, re.MULTILINE)
         assert set(row.replace("*", "").strip().split(", ")) == {
             path.stem for path in (ROOT / "conf" / group).glob("*.yaml")

@@ -21,7 +21,7 @@ from lightning_maml.callbacks.sweep_jobs import (
     with_spread,
 )
 
-_WIDE = 30.0  # largest over smallest value from which an axis is logarithmic
+_WIDE = 12.0  # largest over smallest value from which an axis is logarithmic
 
 
 def draw_sweep(jobs: Sequence[Job], path: Path) -> None:
