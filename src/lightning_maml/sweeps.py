@@ -132,7 +132,7 @@ def go_on_from_last(cfg: DictConfig, folder: Path) -> None:
     """Set `train.ckpt_path` to the run's last checkpoint, if there is one and no other was asked for."""
     train: Any = cfg.get("train")
     last = folder / "checkpoints" / "last.ckpt"
-    if train is None or not train.fit or train.ckpt_path not in (None, "last"):
+    if train is None or not (train.ckpt_path == "last" or (train.fit and train.ckpt_path is None)):
         return
     train.ckpt_path = str(last) if last.is_file() else None
     if last.is_file():

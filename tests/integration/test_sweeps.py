@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests.integration.command import environment, fresh, job_folder, run, succeed, tiny
 from tests.integration.test_killed import same_state
+from tests.integration.wandb_file import offline_folders, wandb_run
 from tests.paths import ROOT
 
 CSV = "logging=csv"
@@ -66,9 +67,9 @@ def test_a_sweep_ends_in_a_table_and_a_picture(tmp_path: Path) -> None:
 
 
 def test_the_same_sweep_again_skips_what_is_finished_and_resumes_the_rest(tmp_path: Path) -> None:
-    """The second of three jobs is killed; in the end all are as if nothing had happened."""
-    settings = (*tiny(CSV, "train.seed=1,2,3", "data.datamodule.batches.train=30"), "train.checkpoint.every_n_steps=3")
-    succeed("-m", *settings, f"hydra.sweep.dir={tmp_path}/whole")
+    """The second of three jobs is killed; in the end all are as if nothing had happened, and each has one W&B run."""
+    settings = (*tiny("train.seed=1,2,3", "data.datamodule.batches.train=30"), "train.checkpoint.every_n_steps=3")
+    succeed("-m", *settings, CSV, f"hydra.sweep.dir={tmp_path}/whole")
     parts = tmp_path / "parts"
     process = started("-m", *settings, f"hydra.sweep.dir={parts}")
 
@@ -88,6 +89,8 @@ def test_the_same_sweep_again_skips_what_is_finished_and_resumes_the_rest(tmp_pa
     for seed in (1, 2, 3):
         one, other = (checkpoint(job_folder(tmp_path / name, f"train.seed={seed}")) for name in ("whole", "parts"))
         assert same_state(one["state_dict"], other["state_dict"])
+        runs = [wandb_run(folder) for folder in offline_folders(job_folder(parts, f"train.seed={seed}"))]
+        assert len(runs) == (2 if seed == 2 else 1) and len({run.id for run in runs}) == 1
     assert [row["status"] for row in summary(parts)] == ["finished"] * 3
     assert [row["test_accuracy"] for row in summary(parts)] == [
         row["test_accuracy"] for row in summary(tmp_path / "whole")
