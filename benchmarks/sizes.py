@@ -1,6 +1,6 @@
 """Memory of a task of the large problems, and how many of them a card of 8, 24 or 80 GB holds at once.
 
-    python benchmarks/sizes.py [--device cuda] [--limit 18]
+    python benchmarks/sizes.py [--device cuda] [--limit 18] [--problems 1 2 …]
 
 Each measurement is a process of its own: one task's peak above the level before, unrolled and recomputed, in float32
 (on a GPU also with bfloat16). From it follows `inner_loop.chunk_size`, the tasks that are held at once: nine tenths of
@@ -116,6 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--limit", type=float, default=18.0, help="GB that a process may take")
+    parser.add_argument("--problems", type=int, nargs="+", default=range(1, len(PROBLEMS) + 1), help="which of them")
     parser.add_argument("--one", nargs=3, metavar=("PROBLEM", "LOOP", "PRECISION"), help="print one measurement")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -133,7 +134,8 @@ def main() -> None:
             table.add_column(f"{loop} {precision}", justify="right")
             table.add_column("/".join(map(str, CARDS)), justify="right")
     results: list[dict[str, Any]] = []
-    for index, problem in enumerate(PROBLEMS):
+    for index in (number - 1 for number in arguments.problems):
+        problem = PROBLEMS[index]
         weights = sum(one.numel() for one in network_of(problem, torch.device("cpu")).parameters()) * 4e-9
         result: dict[str, Any] = {"problem": problem.name, "weights_gb": weights, "task_gb": {}, "chunks": {}}
         cells = []

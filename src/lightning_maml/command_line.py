@@ -53,7 +53,9 @@ def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
     except KeyboardInterrupt:
         sys.exit(130)  # Ctrl-C before training began; Lightning handles it from then on
     except Exception as error:
-        if not (isinstance(error, BrokenPipeError) and _nobody_reads("\n")):
+        if sweeps.at_end:
+            _end_sweep(error)
+        elif not (isinstance(error, BrokenPipeError) and _nobody_reads("\n")):
             _refuse(error)
     finally:
         _nobody_reads()
@@ -110,6 +112,18 @@ def _prepare_process() -> None:
     warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
     # Such images are refused, in one line.
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
+
+
+def _end_sweep(error: Exception) -> NoReturn:
+    """End a sweep whose launcher or sweeper has given up, e.g. because a job's process was killed: no job's own error
+    comes here."""
+    while sweeps.at_end:
+        sweeps.at_end.pop()()
+    if _show_tracebacks():
+        raise error
+    reason = explain(error) or f"{type(error).__name__}: {one_line(error)[:300]}"
+    print(f"error: the sweep was not finished: {reason}; start it again with its hydra.sweep.dir", file=sys.stderr)
+    sys.exit(1)
 
 
 def _show_tracebacks() -> bool:

@@ -31,6 +31,9 @@ _LONGEST_NAME = 120  # of a folder; file systems take 255
 unfinished: list[str] = []
 """The jobs of this process's sweep that failed or were stopped, a line each; filled when it ends."""
 
+at_end: list[Callable[[], None]] = []
+"""What is still to be done for this process's sweep when it ends, be it by an error of its launcher's."""
+
 
 @dataclass
 class Outcome:

@@ -35,7 +35,7 @@ def meta_trained(
     runs: Sequence[Sequence[str]], *, processes: int, folder: Path, precision: str, updates: int
 ) -> list[dict[str, dict[str, Any]]]:
     """For each of `runs`, which are overrides: the outer gradient of the first meta-update, the weights after
-    `updates`, and the seconds that each meta-update took."""
+    `updates`, the seconds that each meta-update took, and how often gradients were exchanged."""
     import torch
 
     port = free_port()
@@ -94,19 +94,34 @@ def _meta_train(
             if rank == 0:
                 weights = {name: value.detach().clone() for name, value in learner.named_parameters()}
                 found = {"gradient": witness.gradient, "weights": weights, "seconds": witness.seconds}
+                found["exchanges"] = witness.exchanges
                 torch.save(found, Path(folder, f"{index}.pt"))
 
 
 def witness_of_training() -> Any:
     """The class is made here, so that importing this module does not import Lightning."""
     import pytorch_lightning as pl
+    import torch
+    from torch.distributed import GradBucket
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+    from torch.nn.parallel import DistributedDataParallel
 
     class Witness(pl.Callback):
         gradient: dict[str, Any]
 
         def __init__(self) -> None:
             self.seconds: list[float] = []
+            self.exchanges = 0
             self._before: float | None = None
+
+        def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+            model = trainer.strategy.model
+            if isinstance(model, DistributedDataParallel):
+                model.register_comm_hook(None, self._exchange)
+
+        def _exchange(self, state: None, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+            self.exchanges += 1
+            return allreduce_hook(None, bucket)
 
         def on_train_batch_end(self, *args: Any) -> None:
             now = time.perf_counter()

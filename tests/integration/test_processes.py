@@ -54,6 +54,14 @@ def test_the_outer_gradient_does_not_depend_on_the_number_of_processes(
         assert distance(one, several) < tolerance
 
 
+def test_gradients_are_exchanged_once_per_meta_update(tmp_path: Path) -> None:
+    """However many tasks, chunks and meta-batches it is made of."""
+    settings = ("data.datamodule.batch_size=8", "algorithm.accumulate=2", "algorithm.num_inner_steps=1")
+    runs = [[*settings], [*settings, "inner_loop=vectorized", "inner_loop.chunk_size=1"]]
+    for found in meta_trained(runs, processes=2, folder=tmp_path, precision="32-true", updates=5):
+        assert found["exchanges"] == 5
+
+
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("processes", [2, 4])
 def test_the_weights_after_twenty_meta_updates_do_not_either(

@@ -123,6 +123,21 @@ def test_launchers_run_the_same_jobs(tmp_path: Path, launcher: str) -> None:
     assert same_state(one["state_dict"], other["state_dict"])
 
 
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_job_whose_process_is_killed_is_told_from_the_others(tmp_path: Path, launcher: str) -> None:
+    network = "model.torch_module._target_=tests.integration.broken.Killed"
+    done = fresh(
+        *("-m", f"hydra={launcher}", *tiny(CSV, network, "train.seed=1,2", "train.test=false")),
+        *("+model.torch_module.seed=${train.seed}", f"hydra.sweep.dir={tmp_path}"),
+        PYTHONPATH=str(ROOT),
+    )
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "the sweep was not finished" in errors[0] and "hydra.sweep.dir" in errors[0]
+    assert "Traceback" not in done.stdout + done.stderr
+    assert {row["train.seed"]: row["status"] for row in summary(tmp_path)}["2"] == "stopped"
+
+
 def test_joblib_divides_the_threads(tmp_path: Path) -> None:
     network = "model.torch_module._target_=tests.integration.threads.CountsThreads"
     env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": ""}

@@ -4,6 +4,7 @@ import csv
 import io
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,17 @@ class SweepSummary(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Let a search of Optuna's go on where it was stopped."""
+        if rank() == 0:
+            sweeps.at_end.append(partial(_end, Path(config.hydra.sweep.dir)))
         go_on_with_search(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        if rank() == 0:
-            sweeps.unfinished[:] = summarize(Path(config.hydra.sweep.dir))
+        while sweeps.at_end:
+            sweeps.at_end.pop()()
+
+
+def _end(sweep_dir: Path) -> None:
+    sweeps.unfinished[:] = summarize(sweep_dir)
 
 
 def summarize(sweep_dir: Path) -> list[str]:
