@@ -22,9 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lightning_maml import sweeps
 from lightning_maml.allocator import keep_freed_memory
+from lightning_maml.files import alone_in
 from lightning_maml.help_page import help_page, settings_page
 from lightning_maml.overrides import as_hydra_takes_them, quoted, what_was_meant
-from lightning_maml.processes import overrides_of_rank, rank
+from lightning_maml.processes import overrides_of_rank, rank, several
 from lightning_maml.settings import NonFiniteLossError, SettingError, one_line, require_at_least
 from lightning_maml.sweeps import require_processes_from_outside as require_processes_from_outside
 
@@ -43,11 +44,14 @@ def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
     `HYDRA_FULL_ERROR=1` shows the traceback too. Any other exception is shown whole: it is a bug, ours or that of the
     code being tried out.
     """
-    os.environ[_TRACEBACKS] = os.environ.get("HYDRA_FULL_ERROR", "0")
+    os.environ.setdefault(_TRACEBACKS, os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on rather than printing them
     load_dotenv(ROOT / ".env")
     try:
         sys.argv[1:] = as_hydra_takes_them(quoted(sys.argv[1:], paths))
+        if several() and "hydra=optuna" in sys.argv:
+            remedy = "each process would search for itself; have hydra/launcher=submitit_slurm start those of a trial"
+            raise SettingError("hydra", "optuna", remedy)
         sys.argv += overrides_of_rank(sys.argv[1:])
         main()
     except KeyboardInterrupt:
@@ -90,9 +94,10 @@ def errors_in_one_line(task: Callable[[DictConfig], float | None]) -> Callable[[
         if sweeps.in_sweep():
             return sweeps.run_as_job(task, cfg, _log)
         try:
-            if "train" in cfg and cfg.train.ckpt_path == "last":
-                sweeps.go_on_from_last(cfg, Path(HydraConfig.get().runtime.output_dir))
-            return task(cfg)
+            folder = Path(HydraConfig.get().runtime.output_dir)
+            with alone_in(folder):
+                sweeps.go_on_from_last(cfg, folder, began=False)
+                return task(cfg)
         except Exception as error:
             _refuse(error)
 

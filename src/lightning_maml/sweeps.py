@@ -18,9 +18,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from lightning_maml.files import write_whole
-from lightning_maml.processes import rank
-from lightning_maml.settings import SettingError
+from lightning_maml.files import alone_in, write_whole
+from lightning_maml.processes import rank, several
+from lightning_maml.settings import NonFiniteLossError, SettingError
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Outcome:
         status: "finished", "failed", or "stopped": begun, and neither of the others yet.
         value: what the job returned, the best value of the monitored metric; None without one.
         error: why it failed, in one line.
-        seconds: how long it took, over all the times that it was taken up.
+        seconds: how long it took, over all the times that it was taken up and not killed.
     """
 
     overrides: list[str]
@@ -76,7 +76,7 @@ def run_as_job(
     task: Callable[[DictConfig], float | None], cfg: DictConfig, explain: Callable[[Exception], str]
 ) -> float | None:
     """Run one job of a sweep. One that has finished before is skipped, one that was stopped or has failed goes on from
-    its last checkpoint, and no error ends the others.
+    its last checkpoint, and no error ends the others; but of several processes, one cannot go on alone.
 
     Args:
         task: the task function.
@@ -84,16 +84,26 @@ def run_as_job(
         explain: logs an error, and returns it in one line.
 
     Returns:
-        What the task returned; NaN if it failed.
+        What the task returned; None if it failed.
     """
+    try:
+        with alone_in(Path(HydraConfig.get().runtime.output_dir)):
+            return _run_alone(task, cfg, explain)
+    except SettingError as error:
+        explain(error)
+        return None
+
+
+def _run_alone(
+    task: Callable[[DictConfig], float | None], cfg: DictConfig, explain: Callable[[Exception], str]
+) -> float | None:
     hydra_config = HydraConfig.get()
     folder, name = Path(hydra_config.runtime.output_dir), f"job {hydra_config.job.num}"
     before = Outcome.of(folder)
     if before is not None and before.status == FINISHED:
         log.info("%s has finished before: %s", name, folder.name)
         return before.value
-    if before is not None:
-        go_on_from_last(cfg, folder)
+    go_on_from_last(cfg, folder, began=before is not None)
     outcome = Outcome(what_is_run(hydra_config.overrides.task), seconds=0.0 if before is None else before.seconds)
     outcome.write(folder)
     began, already = time.monotonic(), outcome.seconds
@@ -101,7 +111,9 @@ def run_as_job(
         value = task(cfg)
     except Exception as error:
         outcome.status, outcome.error = FAILED, explain(error)
-        return float("nan")
+        if several() and not isinstance(error, SettingError | NonFiniteLossError):
+            raise  # the others, which may have met no error, wait for this process
+        return None
     else:
         outcome.status, outcome.value = FINISHED, value if value is not None and isfinite(value) else None
         return value
@@ -131,15 +143,18 @@ def require_processes_from_outside(trainer: Any) -> None:
         )
 
 
-def go_on_from_last(cfg: DictConfig, folder: Path) -> None:
-    """Set `train.ckpt_path` to the run's last checkpoint, if there is one and no other was asked for."""
+def go_on_from_last(cfg: DictConfig, folder: Path, *, began: bool) -> None:
+    """Set `train.ckpt_path` to the last checkpoint of the run in `folder`, if there is one: where it says "last", or
+    where a job of a sweep `began` before."""
     train: Any = cfg.get("train")
-    last = folder / "checkpoints" / "last.ckpt"
-    if train is None or not (train.ckpt_path == "last" or (train.fit and train.ckpt_path is None)):
+    if train is None or not (train.ckpt_path == "last" or (began and train.fit)):
         return
-    train.ckpt_path = str(last) if last.is_file() else None
+    last = folder / "checkpoints" / "last.ckpt"
     if last.is_file():
+        train.ckpt_path = str(last)
         log.info("going on from %s", last)
+    elif train.ckpt_path == "last":
+        train.ckpt_path = None
 
 
 def job_folder(*, _root_: Any) -> str:

@@ -10,6 +10,8 @@ import os
 import runpy
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -92,6 +94,27 @@ def _become(name: str, arguments: tuple[str, ...], env: dict[str, str], stdout: 
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def started(*arguments: str, **env: str) -> "subprocess.Popen[str]":
+    """`python src/run.py ARGUMENTS` in a process group of its own, to be disturbed."""
+    return subprocess.Popen(
+        [sys.executable, "src/run.py", *arguments],
+        cwd=ROOT,
+        env=environment(PYTHONPATH=str(ROOT), **env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+    )
+
+
+def wait_for(found: Callable[[], bool]) -> None:
+    """Wait until it is so, two minutes at most."""
+    deadline = time.monotonic() + 120
+    while not found() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert found()
 
 
 def fresh(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -47,6 +47,10 @@ def refuse(*arguments: str, folder: Path, **env: str) -> str:
         ("train.pl_trainer.precision=16-mixed", ["train.pl_trainer.precision=16-mixed", "bf16-mixed"]),
         ("train=ddp data.datamodule.batch_size.val=3", ["data.datamodule.batch_size.val=3", "multiple of 2 processes"]),
         ("train.pl_trainer.strategy=fsdp", ["train.pl_trainer.strategy=fsdp", "sharded", "use auto or ddp"]),
+        (
+            "train.pl_trainer.strategy={_target_:pytorch_lightning.strategies.FSDPStrategy}",
+            ["train.pl_trainer.strategy=pytorch_lightning.strategies.FSDPStrategy", "sharded"],
+        ),
         ("train.pl_trainer.strategy=ddp_spawn", ["train.pl_trainer.strategy=ddp_spawn", "use auto or ddp"]),
         ("train.callbacks.interruption.requeue_code=0", ["train.callbacks.interruption.requeue_code=0", "at least 1"]),
         ("train.pl_trainer.overfit_batches=2", ["train.pl_trainer.overfit_batches=2"]),

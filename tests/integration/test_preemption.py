@@ -3,15 +3,14 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tests.integration.command import environment, succeed, tiny
+from tests.integration.command import started, succeed, tiny, wait_for
 from tests.integration.processes import free_port, torchrun_environment
 from tests.integration.test_killed import SETTINGS, same_state
 from tests.integration.test_run import rows
@@ -20,40 +19,28 @@ from tests.paths import ROOT
 DROPOUT = tuple(setting for setting in SETTINGS if "every_n_steps" not in setting)
 
 
-def started(*arguments: str, **env: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "src/run.py", *arguments],
-        cwd=ROOT,
-        env=environment(PYTHONPATH=str(ROOT), **env),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert path.exists()
-    time.sleep(0.3)
-
-
 @pytest.mark.parametrize(
-    ("number", "processes"), [(signal.SIGTERM, 1), (signal.SIGUSR1, 1), (signal.SIGTERM, 2)], ids=str
+    ("number", "others"),
+    [
+        (signal.SIGTERM, ["data.datamodule.num_workers.train=2"]),
+        (signal.SIGUSR1, ["data.datamodule.num_workers.train=2"]),
+        (signal.SIGTERM, ["train=ddp", "train.pl_trainer.devices=2"]),
+    ],
+    ids=lambda value: str(getattr(value, "name", value)),
 )
 def test_a_preempted_run_started_again_equals_one_that_never_stopped(
-    tmp_path: Path, number: signal.Signals, processes: int
+    tmp_path: Path, number: signal.Signals, others: list[str]
 ) -> None:
-    """Momentum in both loops, dropout; the same command twice, with train.ckpt_path=last."""
-    several = ("train=ddp", "train.pl_trainer.devices=2") if processes == 2 else ()
-    settings = (*tiny("model=mlp", *several, *DROPOUT), "data.datamodule.batch_size=4", "train.ckpt_path=last")
+    """All processes of the run get the signal. Momentum in both loops, dropout; the same command twice, with
+    train.ckpt_path=last."""
+    settings = (*tiny("model=mlp", *others, *DROPOUT), "data.datamodule.batch_size=4", "train.ckpt_path=last")
     succeed(*settings, folder=tmp_path / "whole", PYTHONPATH=str(ROOT))
     parts = tmp_path / "parts"
     last = parts / "checkpoints" / "last.ckpt"
     process = started(*settings, f"hydra.run.dir={parts}")
-    wait_for(last)
-    process.send_signal(number)
+    wait_for(last.exists)
+    time.sleep(0.3)
+    os.killpg(process.pid, number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 75 and "Traceback" not in output, output
     assert f"{number.name}: ending after this meta-batch" in output
@@ -122,3 +109,41 @@ def test_slurm_tells_how_many_processes_there_are(tmp_path: Path) -> None:
     assert [process.returncode for process in both] == [0, 0], outputs
     assert "on 2 × cpu" in outputs[0] and "meta-training" not in outputs[1]
     assert os.listdir(tmp_path) == ["run"]
+
+
+def test_one_process_told_is_enough_and_a_meta_update_is_not_lost(tmp_path: Path) -> None:
+    """The second of two gets the signal in the middle of four accumulated meta-batches."""
+    settings = (
+        *tiny("logging=csv", "train.pl_trainer.precision=64-true", "train.test=false", "data.datamodule.batch_size=4"),
+        *("data.datamodule.batches.train=40", "algorithm.accumulate=4", "train.ckpt_path=last", "train=multinode"),
+        "train.pl_trainer.max_epochs=6",
+    )
+
+    def both(folder: Path) -> list[Any]:
+        port = free_port()
+        return [started(*settings, f"hydra.run.dir={folder}", **torchrun_environment(rank, 2, port)) for rank in (0, 1)]
+
+    for process in both(tmp_path / "whole"):
+        assert process.communicate(timeout=120) and process.returncode == 0
+    parts = tmp_path / "parts"
+    last = parts / "checkpoints" / "last.ckpt"
+    processes = both(parts)
+    wait_for(last.exists)
+    time.sleep(0.2)
+    processes[1].send_signal(signal.SIGUSR1)
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert [process.returncode for process in processes] == [75, 75], outputs
+    assert torch.load(last, weights_only=True)["global_step"] < 60
+    for process in both(parts):
+        assert process.communicate(timeout=120) and process.returncode == 0
+    one, other = (
+        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "parts")
+    )
+    assert one["global_step"] == other["global_step"] == 60
+    for name, value in one["state_dict"].items():
+        torch.testing.assert_close(other["state_dict"][name], value, rtol=1e-9, atol=1e-9)
+    whole, again = rows(tmp_path / "whole"), rows(parts)
+    assert len(whole) == len(again)
+    for row, same in zip(whole, again, strict=True):
+        for name, text in row.items():
+            assert (same[name] == text) or float(same[name]) == pytest.approx(float(text), rel=1e-9)

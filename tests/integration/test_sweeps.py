@@ -4,9 +4,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.integration.command import environment, fresh, job_folder, run, succeed, tiny
+from tests.integration.command import fresh, job_folder, run, started, succeed, tiny, wait_for
 from tests.integration.test_killed import same_state
 from tests.integration.wandb_file import offline_folders, wandb_run
 from tests.paths import ROOT
@@ -30,20 +27,6 @@ def summary(sweep: Path) -> list[dict[str, str]]:
 
 def checkpoint(folder: Path) -> Any:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-
-
-def started(*arguments: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "src/run.py", *arguments]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
-    )
-
-
-def wait_for(found: Any) -> None:
-    deadline = time.monotonic() + 120
-    while not found() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert found()
 
 
 def test_a_sweep_ends_in_a_table_and_a_picture(tmp_path: Path) -> None:
@@ -79,7 +62,7 @@ def test_the_same_sweep_again_skips_what_is_finished_and_resumes_the_rest(tmp_pa
 
     wait_for(second_has_a_checkpoint)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     before = job_folder(parts, "train.seed=1") / "checkpoints" / "last.ckpt"
     written = before.stat().st_mtime_ns
     assert json.loads((job_folder(parts, "train.seed=2") / "outcome.json").read_text())["status"] == "stopped"
@@ -158,7 +141,7 @@ def test_a_search_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     process = started(*search)
     wait_for(lambda: len(list(tmp_path.glob("*/checkpoints/last.ckpt"))) == 3)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     output = succeed(*search)
     assert "the search goes on: 2 trials done, 1 taken up again" in output and output.count("going on from") == 1
     rows = summary(tmp_path)
@@ -168,3 +151,31 @@ def test_a_search_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     assert f"best_value: {best}" in (tmp_path / "optimization_results.yaml").read_text()
     assert "the search goes on: 5 trials done, 0 taken up again" in succeed(*search)
     assert len(summary(tmp_path)) == 5
+
+
+def test_a_trial_that_fails_does_not_end_the_search(tmp_path: Path) -> None:
+    """Every value is wrong: all trials fail, and the summary says so."""
+    search = ("-m", "hydra=optuna", "hydra.sweeper.n_trials=2", "train.matmul_precision=choice(no,none)")
+    done = run(*search, *tiny(CSV), f"hydra.sweep.dir={tmp_path}")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "choose from highest, high, medium" in done.stderr + (tmp_path / "summary.md").read_text()
+    assert all(row["status"] == "failed" for row in summary(tmp_path))
+
+
+def test_last_is_taken_where_a_job_has_one(tmp_path: Path) -> None:
+    """train.ckpt_path=last in a sweep: no job has one at first."""
+    settings = (*tiny(CSV, "train.seed=1,2", "train.test=false"), "train.ckpt_path=last", f"hydra.sweep.dir={tmp_path}")
+    succeed("-m", *settings)
+    assert [row["status"] for row in summary(tmp_path)] == ["finished"] * 2
+
+
+def test_a_folder_belongs_to_one_run_at_a_time(tmp_path: Path) -> None:
+    settings = tiny(CSV, "train.pl_trainer.max_epochs=9999")
+    process = started(*settings, f"hydra.run.dir={tmp_path}")
+    wait_for((tmp_path / "checkpoints" / "last.ckpt").exists)
+    second = run(*settings, folder=tmp_path)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert second.returncode == 1 and "Traceback" not in second.stderr
+    assert f"hydra.run.dir={tmp_path}: another run is alive in this folder" in second.stderr
+    succeed(*tiny(CSV, "train.pl_trainer.max_epochs=1", "train.test=false"), folder=tmp_path)

@@ -149,6 +149,8 @@ class OuterLoop(pl.LightningModule):
             }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Lightning converts the module after it has loaded the weights, which a float32 one would round.
+        self.trainer.precision_plugin.convert_module(self)
         resumed = checkpoint.get("accumulated", {"gradients": {}, "trajectories": []})
         self._gradients = resumed["gradients"]
         self._accumulated = [Trajectory(*fields) for fields in resumed["trajectories"]]
@@ -157,10 +159,10 @@ class OuterLoop(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Bring what a checkpoint held of an unfinished meta-update to where it goes on."""
-        meta = self.learner.meta_parameters()
+        meta, own = self.learner.meta_parameters(), slice(self.global_rank, None, self.trainer.world_size)
         self._gradients = {name: gradient.to(meta[name]) for name, gradient in self._gradients.items()}
         self._accumulated = [
-            Trajectory(*(None if value is None else value.to(self.device) for value in fields))  # type: ignore[arg-type]
+            Trajectory(*(None if value is None else value[own].to(self.device) for value in fields))  # type: ignore[arg-type]
             for fields in self._accumulated
         ]
 

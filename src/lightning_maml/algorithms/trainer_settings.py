@@ -9,7 +9,7 @@ from lightning_maml.settings import SettingError
 
 _PREFIX = "train.pl_trainer"
 _STRATEGIES = ("auto", "ddp")
-_SHARDING = ("fsdp", "deepspeed", "model_parallel")
+_SHARDING = ("fsdp", "deepspeed", "modelparallel")
 # Measured with PyTorch's FSDP: the query loss is the same after every inner step, and the outer gradient zero. FSDP2
 # stops at the first convolution, which it will not have with weights of both kinds.
 _SHARDS = "it puts the sharded weights back in every forward pass, so that inner steps would change nothing"
@@ -34,9 +34,11 @@ def check_trainer_settings(settings: Mapping[str, Any]) -> None:
     if precision in ("16", "16-mixed", "16-true"):
         raise SettingError(f"{_PREFIX}.precision", precision, "its loss scaling is not undone here; use bf16-mixed")
     strategy = settings.get("strategy")
-    if isinstance(strategy, str) and strategy not in _STRATEGIES:
-        reason = f"{_SHARDS}; " if strategy.startswith(_SHARDING) else ""
-        raise SettingError(f"{_PREFIX}.strategy", strategy, f"{reason}use {' or '.join(_STRATEGIES)}")
+    target = strategy.get("_target_", "") if isinstance(strategy, Mapping) else str(strategy)
+    shards = any(name in target.lower().replace("_", "") for name in _SHARDING)
+    if shards or (isinstance(strategy, str) and strategy not in _STRATEGIES):
+        reason = f"{_SHARDS}; " if shards else ""
+        raise SettingError(f"{_PREFIX}.strategy", target, f"{reason}use {' or '.join(_STRATEGIES)}")
     accelerator = settings.get("accelerator")
     available = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
     if accelerator in ("gpu", "cuda") and not available:

@@ -1,7 +1,9 @@
 """What is left when a run is interrupted, by a person or by a cluster."""
 
 import logging
+import os
 import signal
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -11,19 +13,21 @@ import torch
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from lightning_maml.callbacks.checkpoints import validation_follows
+from lightning_maml.processes import started_by_lightning
 from lightning_maml.settings import require_at_least
 
 log = logging.getLogger(__name__)
 
 _PREEMPTION = (signal.SIGTERM, signal.SIGUSR1)
 _SIGNALS = (signal.SIGINT, *_PREEMPTION)
+_TWICE = 5.0  # seconds in which the same signal may come twice
 
 
 class Interruption(pl.Callback):
     """On Ctrl-C in meta-training, finishes the meta-batch (and the validation that follows it, if one does), saves
     `checkpoints/last.ckpt` and ends the run; on a second Ctrl-C, ends it at once. SIGTERM and SIGUSR1, by which a
-    cluster takes a machine back, do the same with an exit code that says: start me again. Outside meta-training, where
-    there is nothing to save, all of them end the run at once.
+    cluster takes a machine back, do the same with an exit code that says: start me again; another one some seconds
+    later ends at once. Outside meta-training, where there is nothing to save, all of them end the run at once.
 
     Of several processes one that gets the signal is enough; all end after the same meta-update.
 
@@ -40,7 +44,9 @@ class Interruption(pl.Callback):
         self._last = Path(run_dir) / "checkpoints" / "last.ckpt"
         self._code = requeue_code
         self._asked = 0  # the signal; of several processes, the largest
+        self._asked_at = 0.0
         self._training = False
+        self._process = 0
         self._trainer: pl.Trainer | None = None
         self._handlers_before: dict[int, Any] = {}
 
@@ -82,11 +88,15 @@ class Interruption(pl.Callback):
         self._restore_handlers()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a worker of a data loader, which has inherited the handlers, and ends when this process does
         if number in _PREEMPTION:
             self._tell_processes(number)
-        if not self._training or (number == signal.SIGINT and self._asked):
+        # Where this process hands a signal on, the others may get it twice.
+        again = self._asked and (number == signal.SIGINT or time.monotonic() - self._asked_at > _TWICE)
+        if not self._training or again:
             raise self._exception(number)
-        self._asked = max(self._asked, number)
+        self._asked, self._asked_at = max(self._asked, number), time.monotonic()
         if number == signal.SIGINT:
             log.info("interrupted: ending after this meta-batch; press Ctrl-C again to end at once")
         else:
@@ -99,6 +109,7 @@ class Interruption(pl.Callback):
             launcher.kill(number)
 
     def _take_handlers(self) -> None:
+        self._process = os.getpid()
         try:
             for number in _SIGNALS:
                 before = signal.signal(number, self._ask)
@@ -129,4 +140,4 @@ class Interruption(pl.Callback):
         if number == signal.SIGINT:
             return KeyboardInterrupt()
         # Lightning kills all processes that it has started as soon as one of them does not end with 0.
-        return SystemExit(self._code if self._trainer is None or self._trainer.is_global_zero else 0)
+        return SystemExit(0 if started_by_lightning() else self._code)

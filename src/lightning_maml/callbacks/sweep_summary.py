@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lightning_maml import sweeps
 from lightning_maml.callbacks.announcements import shown
@@ -50,18 +51,14 @@ class SweepSummary(Callback):
 
 
 def _end(sweep_dir: Path) -> None:
-    sweeps.unfinished[:] = summarize(sweep_dir)
-
-
-def summarize(sweep_dir: Path) -> list[str]:
-    """Write `summary.csv`, `summary.md` and `summary.png` into a sweep's folder, and log the table.
-
-    Returns:
-        The jobs that failed or were stopped, a line each.
-    """
     jobs = jobs_of(sweep_dir)
-    if not jobs:
-        return []
+    sweeps.unfinished[:] = [f"{_settings(job, jobs)}: {_status(job)}" for job in jobs if job.outcome.status != FINISHED]
+    if jobs:
+        summarize(jobs, sweep_dir)
+
+
+def summarize(jobs: Sequence[Job], sweep_dir: Path) -> None:
+    """Write `summary.csv`, `summary.md` and `summary.png` into a sweep's folder, and log the table."""
     write_whole(sweep_dir / "summary.csv", _as_csv(jobs))
     tables = [_folded(jobs)] if _folded(jobs).row_count < len(jobs) else []
     tables.append(_each(jobs))
@@ -73,7 +70,6 @@ def summarize(sweep_dir: Path) -> list[str]:
         files.append("summary.png")
     log.info("\n%s", _rendered(tables[0], markdown=False))
     log.info("the sweep, in %s: %s", shown(str(sweep_dir)), ", ".join(files))
-    return [f"{_settings(job, jobs)}: {_status(job)}" for job in jobs if job.outcome.status != FINISHED]
 
 
 def _as_csv(jobs: Sequence[Job]) -> str:
@@ -98,7 +94,7 @@ def _each(jobs: Sequence[Job]) -> Table:
         settings = [job.settings.get(name, "") for name in names]
         value = with_spread(value_of(job, metric), job.metrics.get(f"{metric}_ci95"), words)
         monitored = "" if job.outcome.value is None else f"{job.outcome.value:.4f}"
-        table.add_row(*settings, value, monitored, f"{job.outcome.seconds:.0f}", _status(job))
+        _add(table, *settings, value, monitored, f"{job.outcome.seconds:.0f}", _status(job))
     return table
 
 
@@ -112,7 +108,7 @@ def _status(job: Job) -> str:
     """What became of a job, if it did not finish."""
     if job.outcome.status == FINISHED:
         return FINISHED
-    return f"failed: {job.outcome.error}" if job.outcome.error else "stopped"
+    return f"failed: {job.outcome.error}".replace("|", "¦") if job.outcome.error else "stopped"  # | ends a cell
 
 
 def _folded(jobs: Sequence[Job]) -> Table:
@@ -122,7 +118,7 @@ def _folded(jobs: Sequence[Job]) -> Table:
     table = _table([*names, f"{words}, mean ± standard deviation", "seeds"])
     for group in groups_of(jobs):
         spread = group.spread if len(group.values) > 1 else None
-        table.add_row(*group.settings, with_spread(group.mean, spread, words), str(len(group.values)))
+        _add(table, *group.settings, with_spread(group.mean, spread, words), str(len(group.values)))
     return table
 
 
@@ -131,6 +127,11 @@ def _table(columns: Sequence[str]) -> Table:
     for column in columns:
         table.add_column(column, justify="right", overflow="fold")
     return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    """A row, taken as it is: Rich would read `[relu]` as a style."""
+    table.add_row(*map(Text, cells))
 
 
 def _rendered(table: Table, *, markdown: bool) -> str:

@@ -223,8 +223,8 @@ class MetaDataModule(pl.LightningDataModule):
     def _class_tasks(self, make: Callable[..., Any], split: str) -> TaskDataset:
         assert self._nway is not None
         ways, shots, queries = self._nway[split], self._shots[split], self._queries[split]
-        transforms = _instantiate_all(self._transforms)
-        augmentations = _instantiate_all(self._class_augmentations) if split == "train" else None
+        transforms = [_instantiate(node) for node in self._transforms]
+        augmentations = [_instantiate(node) for node in self._class_augmentations] if split == "train" else None
         target_transform = _instantiate(self._target_transform)
 
         def opened(transforms: list[Any]) -> Any:
@@ -297,7 +297,3 @@ def _instantiate(node: Any) -> Any:
     if isinstance(node, Mapping):
         return hydra.utils.instantiate(node, _convert_="all")  # torchmeta wants lists, not OmegaConf's
     return node
-
-
-def _instantiate_all(nodes: list[Callable[..., Any] | Any]) -> list[Any]:
-    return [_instantiate(node) for node in nodes]

@@ -1,5 +1,6 @@
 """torchmeta's batch loader, yielding `Episodes`."""
 
+import signal
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +36,7 @@ class EpisodeLoader(BatchMetaDataLoader):  # type: ignore[misc]
             num_workers=num_workers,
             pin_memory=pin_memory,
         )
+        self.worker_init_fn = _ignore_preemption
         self.collate_fn: Any = _ToEpisodes(self.collate_fn)
 
     def state_dict(self) -> dict[str, int]:
@@ -43,6 +45,11 @@ class EpisodeLoader(BatchMetaDataLoader):  # type: ignore[misc]
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Tells Lightning that this loader can be resumed in the middle of an epoch."""
+
+
+def _ignore_preemption(_worker: int) -> None:
+    """A cluster sends SIGTERM to every process; the one that trains ends its workers when it has saved."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _ToEpisodes:

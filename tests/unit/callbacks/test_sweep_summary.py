@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from PIL import Image
 
+from lightning_maml import sweeps
 from lightning_maml.callbacks.sweep_jobs import groups_of, jobs_of, what_varies
-from lightning_maml.callbacks.sweep_summary import summarize
+from lightning_maml.callbacks.sweep_summary import SweepSummary
 from lightning_maml.sweeps import FAILED, FINISHED, STOPPED, Outcome, job_folder
 
 FIXED = ["experiment=quickstart"]
@@ -29,6 +30,14 @@ def write_job(sweep: Path, overrides: list[str], accuracy: float | None, status:
             "metatest/outer_loss": 1.0,
         }
         (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def summarize(sweep: Path) -> list[str]:
+    """As when the sweep ends; the jobs that did not finish."""
+    callback, config = SweepSummary(), OmegaConf.create({"hydra": {"sweep": {"dir": str(sweep)}, "sweeper": {}}})
+    callback.on_multirun_start(config)
+    callback.on_multirun_end(config)
+    return sweeps.unfinished
 
 
 def figure_of(sweep: Path, drawn: list[Figure]) -> Figure:
@@ -62,6 +71,17 @@ def test_failed_and_stopped_jobs_are_rows_and_named(tmp_path: Path) -> None:
     assert [rows[ways]["status"] for ways in ("5", "7", "500")] == [FINISHED, STOPPED, FAILED]
     assert (rows["5"]["test_accuracy"], rows["500"]["test_accuracy"], rows["500"]["error"]) == ("0.9", "", "it broke")
     assert "failed: it broke" in (tmp_path / "summary.md").read_text()
+
+
+def test_settings_and_errors_are_shown_as_they_are(tmp_path: Path) -> None:
+    """Square brackets are no styles, and a bar does not end a cell."""
+    write_job(tmp_path, ["+model.activation=[relu]"], 0.9)
+    write_job(tmp_path, ["+model.activation=[tanh]"], None, FAILED)
+    path = tmp_path / "1" / "outcome.json"
+    path.write_text(path.read_text().replace("it broke", "no [/data/a.h5] | no b"))
+    assert summarize(tmp_path) == ["model.activation=[tanh]: failed: no [/data/a.h5] ¦ no b"]
+    text = (tmp_path / "summary.md").read_text()
+    assert "[relu]" in text and "failed: no [/data/a.h5] ¦ no b" in text
 
 
 def test_jobs_without_a_test_are_compared_by_what_they_returned(tmp_path: Path) -> None:
