@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from tests import torchmeta_files
-from tests.integration.command import environment, program, run, succeed, tiny
+from tests.integration.command import environment, fresh, program, run, succeed, tiny
 from tests.paths import HAS_OMNIGLOT, ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -45,6 +45,10 @@ def needs_omniglot(arguments: list[str]) -> bool:
 def run_with_less(arguments: list[str], folder: Path) -> str:
     if needs_omniglot(arguments) and not HAS_OMNIGLOT:
         pytest.skip("Omniglot is not in DATASET_PATH")
+    if "hydra=joblib" in arguments:
+        done = fresh(*LESS, f"hydra.sweep.dir={folder}", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
     if "-m" in arguments:
         return succeed(*LESS, f"hydra.sweep.dir={folder}", *arguments)
     return succeed(*arguments, *LESS, folder=folder)
@@ -63,7 +67,9 @@ def test_a_command_of_the_readme(arguments: list[str], tmp_path: Path) -> None:
         output = succeed(*LESS[1:], *arguments, folder=tmp_path / "second")
     else:
         output = run_with_less(arguments, tmp_path)
-    jobs = prod(len(argument.split(",")) for argument in arguments) if "-m" in arguments else 1
+    values = [len(argument.split(",")) for argument in arguments if "interval(" not in argument]
+    trials = [int(argument.rpartition("=")[2]) for argument in arguments if "n_trials" in argument]
+    jobs = prod([*values, *trials]) if "-m" in arguments else 1
     assert len(re.findall(r"Meta-test, \d+ tasks", output)) == jobs
 
 
