@@ -62,6 +62,7 @@ def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
         elif not (isinstance(error, BrokenPipeError) and _nobody_reads("\n")):
             _refuse(error)
     finally:
+        sweeps.end()
         _nobody_reads()
     if sweeps.unfinished:
         lines = [*sweeps.unfinished[:3], *(["… (summary.md has all)"] if len(sweeps.unfinished) > 3 else [])]
@@ -122,8 +123,7 @@ def _prepare_process() -> None:
 def _end_sweep(error: Exception) -> NoReturn:
     """End a sweep whose launcher or sweeper has given up, e.g. because a job's process was killed: no job's own error
     comes here."""
-    while sweeps.at_end:
-        sweeps.at_end.pop()()
+    sweeps.end()
     if _show_tracebacks():
         raise error
     reason = explain(error) or f"{type(error).__name__}: {one_line(error)[:300]}"

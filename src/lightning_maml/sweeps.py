@@ -32,7 +32,13 @@ unfinished: list[str] = []
 """The jobs of this process's sweep that failed or were stopped, a line each; filled when it ends."""
 
 at_end: list[Callable[[], None]] = []
-"""What is still to be done for this process's sweep when it ends, be it by an error of its launcher's."""
+"""What is still to be done for this process's sweep when it ends."""
+
+
+def end() -> None:
+    """Do it, however the sweep has ended: as it should, by an error of its launcher's, or interrupted."""
+    while at_end:
+        at_end.pop()()
 
 
 @dataclass

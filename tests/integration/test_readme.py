@@ -22,8 +22,8 @@ RUNS = [
 ]
 # the same code over fewer, smaller meta-batches
 LESS = (
-    *("train.pl_trainer.max_epochs=1", "data.datamodule.batches.train=1", "data.datamodule.batch_size.train=1"),
-    *("data.datamodule.batches.val=1", "data.datamodule.batch_size.val=1", "data.datamodule.batches.test=1"),
+    *("train.pl_trainer.max_epochs=1", "data.datamodule.batches.train=1", "data.datamodule.batch_size.train=2"),
+    *("data.datamodule.batches.val=1", "data.datamodule.batch_size.val=2", "data.datamodule.batches.test=1"),
     *("data.datamodule.batch_size.test=2", "data.datamodule.num_workers={train: 0, val: 0, test: 0}"),
 )
 

@@ -46,8 +46,7 @@ class SweepSummary(Callback):
         go_on_with_search(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        while sweeps.at_end:
-            sweeps.at_end.pop()()
+        sweeps.end()
 
 
 def _end(sweep_dir: Path) -> None:
