@@ -13,6 +13,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from PIL import Image
 
+from tests.integration.command import job_folder
 from tests.paths import ROOT
 
 NOTEBOOK = ROOT / "notebooks" / "lightning_maml.ipynb"
@@ -72,10 +73,9 @@ def test_every_section_leaves_what_it_shows(executed: tuple[NotebookNode, Path])
     assert len(re.findall(r"Meta-test, 2[05] tasks", text)) == 3
     for name in ("maml", "coarse", "sinusoid"):
         assert (folder / name / "live.png").exists()
-    for steps, job in ((1, "0"), (3, "1")):
-        accuracy, interval = (
-            numbers(folder / "sweep" / job, name) for name in ("outer_accuracy", "outer_accuracy_ci95")
-        )
+    for steps in (1, 3):
+        job = job_folder(folder / "sweep", f"algorithm.num_inner_steps={steps}")
+        accuracy, interval = (numbers(job, name) for name in ("outer_accuracy", "outer_accuracy_ci95"))
         assert f"inner steps {steps}: accuracy {accuracy:.1%} ± {interval:.1%}" in text
     assert (folder / "sweep/sweep.png").exists()
     assert len(list((folder / "drawings/query").glob("*/*.png"))) == 40
