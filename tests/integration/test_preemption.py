@@ -33,27 +33,28 @@ def test_a_preempted_run_started_again_equals_one_that_never_stopped(
 ) -> None:
     """All processes of the run get the signal. Momentum in both loops, dropout; the same command twice, with
     train.ckpt_path=last."""
-    settings = (*tiny("model=mlp", *others, *DROPOUT), "data.datamodule.batch_size=4", "train.ckpt_path=last")
+    long = ("data.datamodule.batch_size=4", "data.datamodule.batches.train=300", "train.ckpt_path=last")
+    settings = (*tiny("model=mlp", *others, *DROPOUT), *long)
     succeed(*settings, folder=tmp_path / "whole", PYTHONPATH=str(ROOT))
     parts = tmp_path / "parts"
     last = parts / "checkpoints" / "last.ckpt"
     process = started(*settings, f"hydra.run.dir={parts}")
     wait_for(last.exists)
-    time.sleep(0.3)
+    time.sleep(0.1)
     os.killpg(process.pid, number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 75 and "Traceback" not in output, output
     assert f"{number.name}: ending after this meta-batch" in output
     stopped_at = torch.load(last, weights_only=True)["global_step"]
-    assert 0 < stopped_at < 80 and stopped_at % 40, "the test was too late: it is in the middle of an epoch"
+    assert 0 < stopped_at < 600 and stopped_at % 300, "the test was too late: it is in the middle of an epoch"
     assert f"going on from {last}" in succeed(*settings, folder=parts, PYTHONPATH=str(ROOT))
     one, other = (
         torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "parts")
     )
-    assert one["global_step"] == other["global_step"] == 80
+    assert one["global_step"] == other["global_step"] == 600
     assert same_state(one["state_dict"], other["state_dict"])
     assert same_state(one["optimizer_states"], other["optimizer_states"])
-    assert rows(tmp_path / "whole") == rows(parts) and len(rows(parts)) == 82
+    assert rows(tmp_path / "whole") == rows(parts) and len(rows(parts)) == 602
 
 
 def test_processes_of_two_machines_write_one_folder_and_the_same_results_as_one(tmp_path: Path) -> None:
