@@ -43,8 +43,10 @@ class Interruption(pl.Callback):
         require_at_least(1, train__callbacks__interruption__requeue_code=requeue_code)
         self._last = Path(run_dir) / "checkpoints" / "last.ckpt"
         self._code = requeue_code
-        self._asked = 0  # the signal; of several processes, the largest
+        self._asked = 0  # the signal that this process got
         self._asked_at = 0.0
+        self._agreed = 0  # of several processes, the largest, when they last asked each other
+        self._validated_at = -1
         self._training = False
         self._process = 0
         self._trainer: pl.Trainer | None = None
@@ -65,20 +67,25 @@ class Interruption(pl.Callback):
         self._take_handlers()
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
-        if self._asked and trainer.world_size == 1:  # in a validation, after which everything was saved
+        if self._agreed and self._validated_at == trainer.global_step:  # after which everything was saved
             self._end(trainer, save=False)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         self._agree(trainer)
-        if self._asked and not validation_follows(trainer):
+        if self._agreed and not validation_follows(trainer):
             self._end(trainer, save=True)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._training:
+            self._agree(trainer)
+            self._validated_at = trainer.global_step
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._training = False
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._agree(trainer)
-        if self._asked:
+        if self._agreed:
             self._end(trainer, save=False)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -124,17 +131,18 @@ class Interruption(pl.Callback):
         self._handlers_before = {}
 
     def _agree(self, trainer: pl.Trainer) -> None:
-        """Ask all processes, so that they end together."""
+        """Ask all processes, so that they end together. A signal that comes meanwhile counts the next time."""
+        self._agreed = self._asked
         if trainer.world_size > 1:
-            own = torch.tensor(self._asked, device=trainer.strategy.root_device)
-            self._asked = int(trainer.strategy.reduce(own, reduce_op="max"))
+            own = torch.tensor(self._agreed, device=trainer.strategy.root_device)
+            self._agreed = int(trainer.strategy.reduce(own, reduce_op="max"))
 
     def _end(self, trainer: pl.Trainer, *, save: bool) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             if save:
                 trainer.save_checkpoint(self._last, weights_only=False)
             log.info("interrupted at meta-update %s; saved %s", trainer.global_step, self._last)
-        raise self._exception(self._asked)
+        raise self._exception(self._agreed)
 
     def _exception(self, number: int) -> BaseException:
         if number == signal.SIGINT:
