@@ -32,22 +32,18 @@ SETTINGS = {
     "model.torch_module.num_filters": "width of the network",
     "algorithm.num_inner_steps": "inner steps in meta-training",
     "algorithm.eval_inner_steps": "inner steps in validation and test; null: the same",
-    "algorithm.objective.first_order": "true: inner gradients are constants",
-    "algorithm.gradient_clip_val": "largest norm of the outer gradient; null: no clipping",
     "optim.inner_optimizer.lr": "step size of the inner loop",
     "optim.outer_optimizer.lr": "step size of the outer loop",
     "train.seed": "the run's random numbers; test tasks stay the same",
     "train.pl_trainer.max_epochs": "epochs, with a validation after each",
     "train.pl_trainer.accelerator": "cpu, gpu, mps; auto: a GPU where there is one",
     "train.pl_trainer.fast_dev_run": "true: one meta-batch of everything, nothing kept",
-    "train.early_stopping.patience": "end after as many validations without progress",
     "train.ckpt_path": "a checkpoint to resume from",
     "train.fit": "false: only test train.ckpt_path",
 }
 
 _MORE = {
-    "--cfg job": "print every setting that would be run with",
-    "--cfg job -p data": "print those of one group",
+    "--cfg job [-p GROUP]": "print every setting that would be run with, or those of one group",
     "KEY=A,B,C -m": "a sweep: one run for each value, or for each combination of values",
     "+KEY=VALUE": "add a setting that is not there, such as an argument of your own network",
     "hydra.run.dir=FOLDER": "write the run there instead of into experiments/DATE/TIME",
