@@ -31,7 +31,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from tests import omniglot_server  # noqa: E402
-from tests.integration.test_killed import same_state  # noqa: E402
+from tests.integration.checkpoints import same_state  # noqa: E402
 
 SETTINGS = (
     *("data=omniglot", "data.datamodule.kshot.support=1", "data.datamodule.kshot.query=2", "logging=csv"),

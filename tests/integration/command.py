@@ -17,7 +17,9 @@ from tempfile import TemporaryDirectory
 
 from tests.paths import DATASET_PATH, ROOT
 
-os.environ["OMP_NUM_THREADS"] = "1"  # PyTorch reads it when it is imported
+# PyTorch reads them when it is imported; joblib sets those that are not set, and other numbers round differently.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+os.environ.update(ONE_THREAD)
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.integration.preloaded"])
 
@@ -41,7 +43,7 @@ TINY = (
 
 
 def environment(**changes: str) -> dict[str, str]:
-    return os.environ | {"DATASET_PATH": str(DATASET_PATH), "OMP_NUM_THREADS": "1"} | changes
+    return os.environ | {"DATASET_PATH": str(DATASET_PATH)} | ONE_THREAD | changes
 
 
 def tiny(*arguments: str) -> tuple[str, ...]:
