@@ -1,5 +1,6 @@
 """The outer loop: meta-training, meta-validation and meta-test of any method, as a LightningModule."""
 
+import logging
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,10 +12,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_maml.algorithms import metrics as metrics_of
+from lightning_maml.algorithms.health import InnerLossWatch, MetaBatch, first_failure
 from lightning_maml.algorithms.objectives import FinalLoss, ObjectiveSchedule
 from lightning_maml.episodes import Episodes
-from lightning_maml.inner_loops import InnerLoop, Learner, Trajectory
+from lightning_maml.inner_loops import InnerLoop, Learner, Objective, Trajectory
 from lightning_maml.settings import NonFiniteLossError, SettingError, require_at_least
+
+log = logging.getLogger(__name__)
 
 
 class OuterLoop(pl.LightningModule):
@@ -35,6 +39,7 @@ class OuterLoop(pl.LightningModule):
         gradient_clip_val: largest 2-norm of the outer gradient; None for no clipping.
         accumulate: meta-batches whose mean gradient makes one meta-update.
         log_every_step: also log the query metrics of every inner step in meta-training.
+        max_skipped: meta-updates that may be left out because their gradient is not finite; one more ends the fit.
 
     Raises:
         SettingError: if a number is out of its range.
@@ -55,9 +60,10 @@ class OuterLoop(pl.LightningModule):
         gradient_clip_val: float | None = None,
         accumulate: int = 1,
         log_every_step: bool = False,
+        max_skipped: int = 0,
     ) -> None:
         super().__init__()
-        require_at_least(0, algorithm__num_inner_steps=num_inner_steps)
+        require_at_least(0, algorithm__num_inner_steps=num_inner_steps, algorithm__max_skipped=max_skipped)
         require_at_least(1, algorithm__accumulate=accumulate)
         for name, steps in (("num_inner_steps", num_inner_steps), ("eval_inner_steps", eval_inner_steps)):
             if steps and not learner.adapts_by_gradient:
@@ -75,9 +81,13 @@ class OuterLoop(pl.LightningModule):
         self.gradient_clip_val = gradient_clip_val
         self.accumulate = accumulate
         self.log_every_step = log_every_step
+        self.max_skipped = max_skipped
         self._outer_optimizer = outer_optimizer
         self._lr_scheduler = lr_scheduler
         self._accumulated: list[Trajectory] = []
+        self._batches: list[MetaBatch] = []
+        self._skipped = 0
+        self._inner_losses = InnerLossWatch(learner)
         self._gradients: dict[str, Tensor] = {}
         self._test_parts: list[Trajectory] = []
         self.recipe: dict[str, Any] | None = None
@@ -99,14 +109,15 @@ class OuterLoop(pl.LightningModule):
         return [optimizer], [self._lr_scheduler(optimizer)]
 
     def training_step(self, episodes: Episodes, batch_idx: int) -> None:
-        steps = self.num_inner_steps
-        objective = self.objective(steps, self.global_step, trace=self.log_every_step)
-        trajectory, gradients = self.inner_loop(self.learner, episodes, steps=steps, objective=objective)
+        trajectory, gradients = self.inner_loop(
+            self.learner, episodes, steps=self.num_inner_steps, objective=self._outer_objective()
+        )
         assert gradients is not None
         if self._accumulated:
             gradients = {name: self._gradients[name] + gradient for name, gradient in gradients.items()}
         self._gradients = gradients
         self._accumulated.append(trajectory)
+        self._batches.append(MetaBatch(batch_idx, episodes))
         if len(self._accumulated) == self.accumulate or self.trainer.is_last_batch:
             self._meta_update()
 
@@ -117,6 +128,10 @@ class OuterLoop(pl.LightningModule):
             for name, value in (metrics_of.summary(trajectory) | metrics_of.before(trajectory)).items()
         }
         self.log_dict(metrics | self._step, on_step=False, on_epoch=True, batch_size=episodes.num_tasks, sync_dist=True)
+        self._inner_losses.see(trajectory, gaps=False)
+
+    def on_validation_epoch_end(self) -> None:
+        self._inner_losses.tell("validation")
 
     def on_test_epoch_start(self) -> None:
         self._test_parts = []
@@ -140,6 +155,7 @@ class OuterLoop(pl.LightningModule):
         """Keep what the inner loop has chosen, what it takes to build the learner again (`recipe`, plain values) and,
         between the meta-batches of one meta-update, the gradient so far."""
         checkpoint["recipe"] = self.recipe
+        checkpoint["skipped"] = self._skipped
         if hasattr(self.inner_loop, "state_dict"):
             checkpoint["inner_loop"] = self.inner_loop.state_dict()
         if self._accumulated:
@@ -151,6 +167,7 @@ class OuterLoop(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Lightning converts the module after it has loaded the weights, which a float32 one would round.
         self.trainer.precision_plugin.convert_module(self)
+        self._skipped = checkpoint.get("skipped", 0)
         resumed = checkpoint.get("accumulated", {"gradients": {}, "trajectories": []})
         self._gradients = resumed["gradients"]
         self._accumulated = [Trajectory(*fields) for fields in resumed["trajectories"]]
@@ -171,6 +188,9 @@ class OuterLoop(pl.LightningModule):
         """Lightning takes "step" for the loggers' x axis, where it would count meta-batches."""
         return {"step": float(self.global_step)}
 
+    def _outer_objective(self) -> Objective:
+        return self.objective(self.num_inner_steps, self.global_step, trace=self.log_every_step)
+
     def _surrogate(self, gradients: dict[str, Tensor]) -> Tensor:
         """Σ⟨θ, g⟩ with g constant: its gradient is g."""
         meta = self.learner.meta_parameters()
@@ -178,22 +198,19 @@ class OuterLoop(pl.LightningModule):
 
     def _meta_update(self) -> None:
         optimizer: Any = self.optimizers()
-        trajectory, batches = Trajectory.concatenate(self._accumulated), len(self._accumulated)
+        trajectory, number = Trajectory.concatenate(self._accumulated), len(self._accumulated)
         gradients = self._gradients
-        if batches > 1:
-            gradients = {name: gradient / batches for name, gradient in gradients.items()}
-        self._accumulated, self._gradients = [], {}
+        if number > 1:
+            gradients = {name: gradient / number for name, gradient in gradients.items()}
+        batches, self._accumulated, self._batches, self._gradients = self._batches, [], [], {}
         self.manual_backward(self._surrogate(gradients))
         limit = float("inf") if self.gradient_clip_val is None else self.gradient_clip_val
         norm = torch.nn.utils.clip_grad_norm_(self.learner.meta_parameters().values(), limit)
         # The one host synchronization of a meta-update. A NaN loss has a NaN gradient, so the norm tells of both.
         if not torch.isfinite(norm):
-            loss = trajectory.query_loss[:, -1].mean()
-            raise NonFiniteLossError(
-                f"the outer loss is {loss:.4g} and its gradient's norm {norm:.4g} at meta-update {self.global_step}: "
-                "training stopped before it reached the weights; lower optim.inner_optimizer.lr or "
-                "optim.outer_optimizer.lr, or set algorithm.gradient_clip_val"
-            )
+            self._skip(norm, trajectory.query_loss[:, -1].mean(), batches)
+            optimizer.zero_grad()
+            return
         optimizer.step()
         optimizer.zero_grad()
         scheduler: Any = self.lr_schedulers()
@@ -204,8 +221,31 @@ class OuterLoop(pl.LightningModule):
             metrics |= metrics_of.per_step(trajectory)
         metrics = self._mean_of_ranks(metrics)
         metrics["gradient_norm"] = norm
+        if self.max_skipped:
+            metrics["skipped"] = torch.tensor(float(self._skipped))
         metrics["lr"] = torch.tensor(optimizer.param_groups[0]["lr"])
+        self._inner_losses.see(trajectory, gaps=True)
         self._log_training({f"metatrain/{name}": value for name, value in metrics.items()})
+
+    def _skip(self, norm: Tensor, loss: Tensor, batches: list[MetaBatch]) -> None:
+        """Count a meta-update whose gradient is not finite.
+
+        Raises:
+            NonFiniteLossError: naming the task and the inner step, if it is one too many.
+        """
+        where = first_failure(self.learner, self.inner_loop, batches, self.num_inner_steps, self._outer_objective())
+        found = (
+            f"the outer loss is {loss:.4g} and its gradient's norm {norm:.4g} at meta-update {self.global_step}"
+            f" ({where or 'no single task of this process is to blame'})"
+        )
+        remedy = (
+            "lower optim.inner_optimizer.lr or optim.outer_optimizer.lr, or set algorithm.gradient_clip_val, or "
+            f"algorithm.max_skipped={self.max_skipped + 1} or more to leave such meta-updates out"
+        )
+        if self._skipped >= self.max_skipped:
+            raise NonFiniteLossError(f"{found}: training stopped before it reached the weights; {remedy}")
+        self._skipped += 1
+        log.warning("%s: left out, the %d. of at most %d", found, self._skipped, self.max_skipped)
 
     def _log_training(self, metrics: dict[str, Tensor]) -> None:
         """Hand metrics to the loggers now: Lightning would do so after this step's checkpoint is written, so that a run
@@ -215,6 +255,7 @@ class OuterLoop(pl.LightningModule):
         if every and self.global_step % every == 0:
             values = {name: value.item() for name, value in metrics.items()}
             known = {name: value for name, value in values.items() if not math.isnan(value)}
+            self._inner_losses.tell("training")
             for logger in self.loggers:
                 logger.log_metrics(known, self.global_step)
 
