@@ -1,0 +1,84 @@
+"""Does memory grow while a run goes on?
+
+    python benchmarks/growth.py [--updates 2000] [--accelerator cpu]
+
+Real runs of `src/run.py` with both loops, tiny, with validations, checkpoints and a metrics.csv; the resident memory of
+the process (on a GPU also what is allocated there) after 100 meta-updates and at four quarters. The last line is one
+JSON object.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT)]
+
+import psutil  # noqa: E402
+import pytorch_lightning as pl  # noqa: E402
+import torch  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from tests.integration.command import environment, tiny  # noqa: E402
+
+LOOPS = ("higher", "vectorized")
+
+
+class Resident(pl.Callback):
+    """Writes down the memory after each of `steps` meta-updates, in MiB."""
+
+    def __init__(self, path: str, steps: list[int]) -> None:
+        self._path, self._steps = Path(path), set(steps)
+        self._found: dict[int, list[float]] = {}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.global_step in self._steps:
+            sizes = [psutil.Process().memory_info().rss, torch.cuda.memory_allocated()]
+            self._found[trainer.global_step] = [size / 2**20 for size in sizes]
+            self._path.write_text(json.dumps(self._found))
+
+
+def measured(loop: str, steps: list[int], accelerator: str) -> dict[str, list[float]]:
+    """Resident memory and that allocated on a GPU, by meta-update."""
+    with TemporaryDirectory() as folder:
+        settings = tiny("logging=csv", f"inner_loop={loop}", f"train.pl_trainer.accelerator={accelerator}")
+        callback = f"{{_target_: benchmarks.growth.Resident, path: {folder}/memory, steps: {steps}}}"
+        length = ("data.datamodule.batches.train=100", f"train.pl_trainer.max_epochs={steps[-1] // 100}")
+        subprocess.run(
+            [
+                *(sys.executable, "src/run.py", *settings, *length, "train.test=false"),
+                *(f"+train.callbacks.resident={callback}", f"hydra.run.dir={folder}/run"),
+            ],
+            cwd=ROOT,
+            env=environment(PYTHONPATH=str(ROOT)),
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        found: dict[str, list[float]] = json.loads(Path(folder, "memory").read_text())
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--updates", type=int, default=2000, help="a multiple of 400")
+    parser.add_argument("--accelerator", default="cpu")
+    arguments = parser.parse_args()
+    steps = [100, *(arguments.updates * quarter // 4 for quarter in range(1, 5))]
+    results = {loop: measured(loop, steps, arguments.accelerator) for loop in LOOPS}
+    table = Table(title="Memory in MiB after so many meta-updates: resident, and on the GPU")
+    table.add_column("inner loop")
+    for step in steps:
+        table.add_column(str(step), justify="right")
+    for loop, found in results.items():
+        table.add_row(loop, *(", ".join(f"{size:.1f}" for size in found[str(step)]) for step in steps))
+    Console(width=110).print(table)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
