@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.integration.checkpoints import ended_alike
 from tests.integration.command import fresh, succeed, tiny
+from tests.integration.ends import end_of, same_state
 
 RANDOM = (
     "data.datamodule.transforms=[{_target_: torchvision.transforms.RandomAffine, degrees: 20}, "
@@ -20,10 +20,10 @@ def test_two_runs_with_none_and_with_four_workers_are_the_same(tmp_path: Path) -
     """Their images are turned at random when they are loaded."""
     for name, number in (("one", 0), ("again", 0), ("four", 4)):
         succeed(*SETTINGS, *workers(number), folder=tmp_path / name)
-    assert ended_alike(tmp_path / "one", tmp_path / "again", step=6)
-    assert ended_alike(tmp_path / "one", tmp_path / "four", step=6)
+    assert same_state(end_of(tmp_path / "one"), end_of(tmp_path / "again"))
+    assert same_state(end_of(tmp_path / "one"), end_of(tmp_path / "four"))
     succeed(*SETTINGS, "train.seed=1", folder=tmp_path / "other")
-    assert not ended_alike(tmp_path / "one", tmp_path / "other", step=6)
+    assert not same_state(end_of(tmp_path / "one"), end_of(tmp_path / "other"))
 
 
 def test_images_loaded_by_one_thread_and_by_two_are_the_same(tmp_path: Path) -> None:
@@ -32,4 +32,4 @@ def test_images_loaded_by_one_thread_and_by_two_are_the_same(tmp_path: Path) -> 
         where = f"hydra.run.dir={tmp_path / str(number)}"
         done = fresh(*SETTINGS, *workers(number), where, OMP_NUM_THREADS="2", MKL_NUM_THREADS="2")
         assert done.returncode == 0, done.stdout + done.stderr
-    assert ended_alike(tmp_path / "0", tmp_path / "1", step=6)
+    assert same_state(end_of(tmp_path / "0"), end_of(tmp_path / "1"))

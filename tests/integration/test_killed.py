@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests import omniglot_server
-from tests.integration.checkpoints import ended_alike, last_checkpoint
 from tests.integration.command import environment, started, succeed, tiny, wait_for
+from tests.integration.ends import end_of, learned, same_state
 from tests.integration.test_run import rows
 from tests.paths import ROOT
 
@@ -37,11 +37,11 @@ def test_a_run_killed_in_an_epoch_and_resumed_equals_one_that_never_stopped(tmp_
     wait_for(lambda: last.exists() and len(rows(parts)) > 5)
     process.kill()
     process.communicate()
-    stopped_at = last_checkpoint(parts)["global_step"]
+    stopped_at = learned(parts)["global_step"]
     assert 0 < stopped_at < 80 and stopped_at % 40, "the test was too late: it is in the middle of an epoch"
     succeed(*settings, f"train.ckpt_path={last}", folder=parts, **python_path)
-    assert ended_alike(tmp_path / "whole", parts, step=80)
-    assert rows(tmp_path / "whole") == rows(parts) and len(rows(parts)) == 82
+    assert same_state(end_of(parts), end_of(tmp_path / "whole"))
+    assert learned(parts)["global_step"] == 80 and len(end_of(parts)["metrics.csv"]) == 82
 
 
 def test_eight_runs_at_once_on_an_empty_folder_prepare_it_once(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.integration.checkpoints import ended_alike, last_checkpoint
 from tests.integration.command import started, succeed, tiny, wait_for
+from tests.integration.ends import end_of, learned, same_state
 from tests.integration.processes import free_port, torchrun_environment
 from tests.integration.test_killed import SETTINGS
 from tests.integration.test_run import rows
@@ -44,11 +44,11 @@ def test_a_preempted_run_started_again_equals_one_that_never_stopped(
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 75 and "Traceback" not in output, output
     assert f"{number.name}: ending after this meta-batch" in output
-    stopped_at = last_checkpoint(parts)["global_step"]
+    stopped_at = learned(parts)["global_step"]
     assert 0 < stopped_at < 600 and stopped_at % 300, output
     assert f"going on from {last}" in succeed(*settings, folder=parts, PYTHONPATH=str(ROOT))
-    assert ended_alike(tmp_path / "whole", parts, step=600)
-    assert rows(tmp_path / "whole") == rows(parts) and len(rows(parts)) == 602
+    assert same_state(end_of(parts), end_of(tmp_path / "whole"))
+    assert learned(parts)["global_step"] == 600 and len(end_of(parts)["metrics.csv"]) == 602
 
 
 def test_processes_of_two_machines_write_one_folder_and_the_same_results_as_one(tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ def test_one_process_told_is_enough_and_a_meta_update_is_not_lost(tmp_path: Path
     processes[1].send_signal(signal.SIGUSR1)
     outputs = [process.communicate(timeout=60)[0] for process in processes]
     assert [process.returncode for process in processes] == [75, 75], outputs
-    assert last_checkpoint(parts)["global_step"] < 60
+    assert learned(parts)["global_step"] < 60
     for process in both(parts):
         assert process.communicate(timeout=120) and process.returncode == 0
-    one, other = (last_checkpoint(tmp_path / name) for name in ("whole", "parts"))
+    one, other = (learned(tmp_path / name) for name in ("whole", "parts"))
     assert one["global_step"] == other["global_step"] == 60
     for name, value in one["state_dict"].items():
         torch.testing.assert_close(other["state_dict"][name], value, rtol=1e-9, atol=1e-9)

@@ -10,8 +10,8 @@ import joblib
 import pytest
 from PIL import Image
 
-from tests.integration.checkpoints import last_checkpoint, same_state
 from tests.integration.command import fresh, job_folder, run, started, succeed, tiny, wait_for
+from tests.integration.ends import learned, same_state
 from tests.integration.wandb_file import offline_folders, wandb_run
 from tests.paths import ROOT
 
@@ -64,7 +64,7 @@ def test_the_same_sweep_again_skips_what_is_finished_and_resumes_the_rest(tmp_pa
     assert "job 0 has finished before" in output and output.count("going on from") == 1
     assert before.stat().st_mtime_ns == written
     for seed in (1, 2, 3):
-        one, other = (last_checkpoint(job_folder(tmp_path / name, f"train.seed={seed}")) for name in ("whole", "parts"))
+        one, other = (learned(job_folder(tmp_path / name, f"train.seed={seed}")) for name in ("whole", "parts"))
         assert same_state(one["state_dict"], other["state_dict"])
         runs = [wandb_run(folder) for folder in offline_folders(job_folder(parts, f"train.seed={seed}"))]
         assert len(runs) == (2 if seed == 2 else 1) and len({run.id for run in runs}) == 1
@@ -96,7 +96,7 @@ def test_launchers_run_the_same_jobs(tmp_path: Path, launcher: str) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "train.seed=-3: failed: train.seed=-3: give a whole number of at least 0" in done.stderr
     assert [row["status"] for row in summary(tmp_path / "sweep")] == ["failed", "finished", "finished"]
-    one, other = last_checkpoint(tmp_path / "alone"), last_checkpoint(job_folder(tmp_path / "sweep", "train.seed=1"))
+    one, other = learned(tmp_path / "alone"), learned(job_folder(tmp_path / "sweep", "train.seed=1"))
     assert same_state(one["state_dict"], other["state_dict"])
 
 
