@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lightning_maml import command_line
+from lightning_maml import command_line, redaction
 
 
 def main() -> None:
@@ -19,6 +19,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if len(arguments.runs) < 2:
         parser.error("give at least two runs")
+    redaction.keep_out(command_line.ROOT / ".env")
     from rich.console import Console  # these take a second, and --help should not
 
     from lightning_maml.callbacks.comparison import compare, comparison_table, draw_comparison

@@ -6,7 +6,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_maml import command_line
+from lightning_maml import command_line, redaction
+from lightning_maml.sweeps import overrides_as_typed
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="default")
@@ -31,7 +32,7 @@ def main(cfg: DictConfig) -> float | None:
     datamodule.require_tasks_for(any_ways=learner.any_ways)
     algorithm: OuterLoop = hydra.utils.instantiate(cfg.algorithm, learner=learner)
     run = HydraConfig.get().runtime
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    config: Any = redaction.masked(OmegaConf.to_container(cfg, resolve=True))
     algorithm.recipe = Recipe.of(config, **shape, data=run.choices["data"]).plain()
     ckpt_path = cfg.train.ckpt_path
     if ckpt_path is not None or not cfg.train.fit:
@@ -47,7 +48,7 @@ def main(cfg: DictConfig) -> float | None:
     )
     command_line.require_processes_from_outside(trainer)
     datamodule.require_divisible_by(trainer.world_size)
-    choices, overrides = dict(run.choices), list(HydraConfig.get().overrides.task)
+    choices, overrides = dict(run.choices), overrides_as_typed(HydraConfig.get())
     announce(trainer, algorithm, headline(datamodule), choices, run.output_dir)
     succeeded = False
     try:

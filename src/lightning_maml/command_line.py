@@ -20,7 +20,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lightning_maml import sweeps
+from lightning_maml import redaction, sweeps
 from lightning_maml.allocator import keep_freed_memory
 from lightning_maml.files import alone_in, is_no_room
 from lightning_maml.help_page import help_page, settings_page
@@ -48,7 +48,11 @@ def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
     os.environ.setdefault(_TRACEBACKS, os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on rather than printing them
     load_dotenv(ROOT / ".env")
+    redaction.keep_out(ROOT / ".env")
+    if rank() == 0:
+        redaction.warn_of_readers(ROOT / ".env")
     try:
+        redaction.refuse_typed(sys.argv[1:])
         sys.argv[1:] = as_hydra_takes_them(quoted(sys.argv[1:], paths))
         if several() and "hydra=optuna" in sys.argv:
             remedy = "each process would search for itself; have hydra/launcher=submitit_slurm start those of a trial"
@@ -108,6 +112,8 @@ def errors_in_one_line(task: Callable[[DictConfig], float | None]) -> Callable[[
 
 def _prepare_process() -> None:
     """What every process needs that runs a task, those of a launcher included."""
+    redaction.keep_out(ROOT / ".env")
+    redaction.mask_configuration()
     keep_freed_memory()
     if str(ROOT / "src") not in sys.path:
         sys.path.insert(0, str(ROOT / "src"))  # where people put their own modules
@@ -144,7 +150,7 @@ def _log(error: Exception) -> str:
     """Log the error of a sweep's job, which does not end the others; returns it in one line."""
     line = explain(error)
     log.error("error: %s", line or one_line(error), exc_info=line is None or _show_tracebacks())
-    return line or f"{type(error).__name__}: {one_line(error)}"
+    return str(redaction.masked(line or f"{type(error).__name__}: {one_line(error)}"))
 
 
 def _refuse(error: Exception) -> NoReturn:

@@ -16,7 +16,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lightning_maml.checkpoint_files import LAST, previous_of, whole_or_previous
 from lightning_maml.files import alone_in, write_whole
@@ -111,7 +111,7 @@ def _run_alone(
         log.info("%s has finished before: %s", name, folder.name)
         return before.value
     go_on_from_last(cfg, folder, began=before is not None)
-    outcome = Outcome(what_is_run(hydra_config.overrides.task), seconds=0.0 if before is None else before.seconds)
+    outcome = Outcome(what_is_run(overrides_as_typed(hydra_config)), seconds=0.0 if before is None else before.seconds)
     outcome.write(folder)
     began, already = time.monotonic(), outcome.seconds
     try:
@@ -181,12 +181,18 @@ def job_folder(*, _root_: Any) -> str:
     """What a job's folder in that of its sweep is called: its overrides, in their order of the alphabet, so that the
     same job is always the same folder, `algorithm.num_inner_steps-1__train.seed-2`; in characters that need no quotes
     on a command line. Where that is not all that the overrides say, or too long, a hash follows."""
-    overrides = sorted(what_is_run(_root_.hydra.overrides.task))
+    overrides = sorted(what_is_run(overrides_as_typed(_root_.hydra)))
     name = "__".join(override.replace("=", "-", 1) for override in overrides) or "defaults"
     if len(name) <= _LONGEST_NAME and re.fullmatch(r"[\w.+~@-]+", name) and "__" not in "".join(overrides):
         return name
     kept = re.sub(r"[^\w.+~@-]+", "_", name)[:_LONGEST_NAME]
     return f"{kept}-{hashlib.sha256(repr(overrides).encode()).hexdigest()[:8]}"
+
+
+def overrides_as_typed(hydra_config: Any) -> list[str]:
+    """The task's overrides; a `${…}` in one, perhaps of a secret, stays what it is."""
+    overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
+    return [str(override) for override in overrides]
 
 
 def what_is_run(overrides: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ _BLOCK, _FILE_HEADER, _HEADER = 32768, 7, 7
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
-def _records(data: bytes) -> Iterator[bytes]:
+def records(data: bytes) -> Iterator[bytes]:
     position, parts = _FILE_HEADER, b""
     while position + _HEADER <= len(data):
         room = _BLOCK - position % _BLOCK
@@ -63,7 +63,7 @@ def offline_folders(run: Path) -> list[Path]:
 def wandb_run(offline: Path) -> WandBRun:
     """Read an offline run's folder."""
     found = WandBRun()
-    for data in _records(next(offline.glob("run-*.wandb")).read_bytes()):
+    for data in records(next(offline.glob("run-*.wandb")).read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         kind = record.WhichOneof("record_type")

@@ -63,10 +63,16 @@ def compare(runs: Sequence[Path]) -> tuple[str, list[Difference]]:
 def _names(runs: Sequence[Path]) -> list[str]:
     """What tells each run from the others: its overrides that not all have; its folder where that says nothing."""
     files = [run / ".hydra" / "overrides.yaml" for run in runs]
-    overrides = [[str(one) for one in OmegaConf.load(file)] if file.is_file() else [] for file in files]
+    overrides = [_overrides(file) for file in files]
     shared = set(overrides[0]).intersection(*overrides[1:])
     names = [", ".join(one for one in each if one not in shared) for each in overrides]
     return [name or str(run) if names.count(name) == 1 else str(run) for name, run in zip(names, runs, strict=True)]
+
+
+def _overrides(file: Path) -> list[str]:
+    """As they were typed: what a `${…}` stands for here is not what it stood for then."""
+    typed: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False) if file.is_file() else []
+    return [str(one) for one in typed]
 
 
 def _difference(name: str, values: np.ndarray, first: np.ndarray) -> Difference:

@@ -19,6 +19,7 @@ from requests.utils import get_netrc_auth
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
 from lightning_maml.callbacks.announcements import program, shown
+from lightning_maml.redaction import masked
 from lightning_maml.settings import SettingError
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class WandB(WandbLogger):
             x_transaction_log_flush_interval=0.1,  # seconds that an offline run loses at most if it is killed, not 15
         )
         run_id = before["id"] if self._goes_on else id
-        super().__init__(save_dir=save_dir, mode=self._mode, settings=own, id=run_id, **settings)
+        super().__init__(save_dir=save_dir, mode=self._mode, settings=own, id=run_id, **masked(settings))
         del self._wandb_init["anonymous"]  # W&B warns of it, whatever it is
 
     @rank_zero_only
