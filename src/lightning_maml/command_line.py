@@ -123,8 +123,9 @@ def _prepare_process() -> None:
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     # How many workers pay depends on the data, not on the number of cores; conf/data decides.
     warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
-    # Such images are refused, in one line.
+    # Such images, and such checkpoints, are refused in one line.
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
+    warnings.filterwarnings("ignore", message=r"Detected pickle protocol \d+ in the checkpoint")
 
 
 def _end_sweep(error: Exception) -> NoReturn:

@@ -12,6 +12,11 @@ from lightning_maml.checkpoint_files import is_whole, previous_of
 from lightning_maml.settings import SettingError
 
 _SETTING = "train.ckpt_path"
+# What reading a file may raise that torch did not write, that would run code, or that somebody has changed.
+UNREADABLE = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, OSError),
+    *(AttributeError, ValueError, TypeError, LookupError),
+)
 
 
 def check_checkpoint(path: str | None, algorithm: OuterLoop) -> None:
@@ -52,10 +57,7 @@ def _shapes(path: str) -> dict[str, tuple[int, ...]]:
         checkpoint = load_whole(path)
         shapes = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
         checkpoint["pytorch-lightning_version"], checkpoint["loops"]  # what Lightning will ask for
-    except (
-        *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError),
-        *(KeyError, TypeError, AttributeError),
-    ) as error:
+    except UNREADABLE as error:
         before = previous_of(Path(path))
         remedy = f"give the one before it, {before}, or another" if is_whole(before) else "give another"
         raise SettingError(_SETTING, path, f"it is no checkpoint of a run, or it is damaged; {remedy}") from error

@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from rich.table import Table
 from scipy import stats
+from yaml import YAMLError
 
 from lightning_maml.callbacks.pictures import BLUE, finish
 from lightning_maml.files import save_figure
-from lightning_maml.settings import SettingError
+from lightning_maml.settings import SettingError, one_line
 
 _SAME = ("eval_seed", "nway", "kshot", "datasets")  # what decides the tasks of a test
 
@@ -62,16 +63,15 @@ def compare(runs: Sequence[Path]) -> tuple[str, list[Difference]]:
 
 def _names(runs: Sequence[Path]) -> list[str]:
     """What tells each run from the others: its overrides that not all have; its folder where that says nothing."""
-    files = [run / ".hydra" / "overrides.yaml" for run in runs]
-    overrides = [_overrides(file) for file in files]
+    overrides = [_overrides(run) for run in runs]
     shared = set(overrides[0]).intersection(*overrides[1:])
     names = [", ".join(one for one in each if one not in shared) for each in overrides]
     return [name or str(run) if names.count(name) == 1 else str(run) for name, run in zip(names, runs, strict=True)]
 
 
-def _overrides(file: Path) -> list[str]:
+def _overrides(run: Path) -> list[str]:
     """As they were typed: what a `${…}` stands for here is not what it stood for then."""
-    typed: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False) if file.is_file() else []
+    typed: Any = OmegaConf.to_container(_read(run, "overrides.yaml") or OmegaConf.create([]), resolve=False)
     return [str(one) for one in typed]
 
 
@@ -140,12 +140,20 @@ def _tasks(run: Path) -> list[dict[str, str]]:
 
 def _facts(run: Path) -> dict[str, Any]:
     """What decides the tasks of a run's test, from its configuration."""
-    path = run / ".hydra" / "config.yaml"
-    if not path.is_file():
+    cfg = _read(run, "config.yaml")
+    if cfg is None:
         raise SettingError("RUN", run, "there is no .hydra/config.yaml in it; give the whole folder of a run")
-    cfg: Any = OmegaConf.load(path)
     data: Any = OmegaConf.to_container(cfg.data.datamodule, resolve=True)
     return {name: _of_test(data.get(name)) for name in _SAME}
+
+
+def _read(run: Path, name: str) -> Any:
+    """A YAML file in a run's `.hydra/`, plain values only; None if there is none."""
+    path = run / ".hydra" / name
+    try:
+        return OmegaConf.load(path) if path.is_file() else None
+    except YAMLError as error:
+        raise SettingError("RUN", run, f"its .hydra/{name} cannot be read ({one_line(error)})") from error
 
 
 def _of_test(value: Any) -> Any:

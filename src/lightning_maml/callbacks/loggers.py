@@ -18,6 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from requests.utils import get_netrc_auth
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
+from lightning_maml.algorithms.checkpoint import UNREADABLE
 from lightning_maml.callbacks.announcements import program, shown
 from lightning_maml.redaction import masked
 from lightning_maml.settings import SettingError
@@ -186,7 +187,13 @@ def _state_in(path: str | None) -> dict[str, Any]:
         return {}
     if not os.path.isfile(path):
         raise SettingError("logging.wandb.continues", path, "there is no such checkpoint; give another, or null")
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=True).get(STATE, {})
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return checkpoint.get(STATE, {})
+    except UNREADABLE as error:
+        raise SettingError(
+            "logging.wandb.continues", path, "it is no checkpoint of a run, or it is damaged; give another, or null"
+        ) from error
 
 
 def _has_api_key() -> bool:

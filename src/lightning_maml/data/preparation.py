@@ -20,6 +20,7 @@ import h5py
 from filelock import FileLock, Timeout
 from torchvision.datasets.utils import check_integrity
 
+from lightning_maml.data.archives import nothing_leaves_or_runs
 from lightning_maml.data.manifest import broken_files, data_files, read_manifest, record, write_manifest
 from lightning_maml.data.source import HOMES, class_dataset
 from lightning_maml.files import is_no_room, replacing
@@ -74,7 +75,7 @@ def prepare(make: Callable[..., Any], setting: str, *, because: str | None = Non
             aside = root / ".preparing"
             shutil.rmtree(aside, ignore_errors=True)  # what a killed preparation has left
             try:
-                with _archives_kept(make, aside, root):
+                with _archives_kept(make, aside, root), nothing_leaves_or_runs():
                     make(root=str(aside), num_classes_per_task=1)
                 for folder in sorted(path for path in aside.iterdir() if path.is_dir()):
                     _read_through(folder)

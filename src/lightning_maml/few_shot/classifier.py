@@ -1,7 +1,6 @@
 """A classifier of a few classes, made by adaptation."""
 
 import copy
-import pickle
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
@@ -12,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_maml.algorithms.checkpoint import load_whole
+from lightning_maml.algorithms.checkpoint import UNREADABLE, load_whole
 from lightning_maml.episodes import Task
 from lightning_maml.few_shot.preprocessing import ImageLike, Preprocessing
 from lightning_maml.few_shot.recipe import Recipe
@@ -21,11 +20,6 @@ from lightning_maml.inner_loops import InnerLoop, Learner
 from lightning_maml.settings import SettingError
 
 Label = str | int
-# What reading a file may raise that torch did not write, or somebody has changed.
-UNREADABLE = (
-    *(pickle.UnpicklingError, RuntimeError, EOFError, OSError),
-    *(AttributeError, ValueError, TypeError, LookupError),
-)
 _BATCH = 256  # images at once, where that makes no difference
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_maml.algorithms.checkpoint import load_whole
+from lightning_maml.algorithms.checkpoint import UNREADABLE, load_whole
 from lightning_maml.episodes import Task
-from lightning_maml.few_shot.classifier import UNREADABLE, Classifier, Label
+from lightning_maml.few_shot.classifier import Classifier, Label
 from lightning_maml.few_shot.preprocessing import ImageLike
 from lightning_maml.few_shot.recipe import Recipe
 from lightning_maml.few_shot.statistics import freeze_statistics

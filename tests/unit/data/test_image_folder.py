@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.ImageFile import ImageFile
 from torchvision.transforms import RandomHorizontalFlip, Resize, ToTensor
 
 from lightning_maml.data import ImageFolder, MetaDataModule
@@ -123,6 +124,28 @@ def test_a_truncated_image_is_named_too(tmp_path: Path) -> None:
     module = data(tmp_path, skip_unreadable=True)
     module.setup()
     assert all(tasks.samples.sizes.max() == 4 for tasks in module._tasks.values())  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore:Image size .* exceeds limit")  # the programs ignore it too: such a file is refused
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [((10_000, 9_000), "too large: 10000×9000 pixels"), ((20_000, 9_000), "no image .*exceeds limit")],
+)
+def test_an_image_with_more_pixels_than_pillows_limit_is_named_before_it_is_unpacked(
+    tmp_path: Path, size: tuple[int, int], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb = flat(tmp_path) / "class3" / "bomb.png"
+    Image.new("1", size).save(bomb)
+    assert bomb.stat().st_size < 100_000
+    load = ImageFile.load
+
+    def watched(image: ImageFile) -> Any:
+        assert image.width < 10_000
+        return load(image)
+
+    monkeypatch.setattr(ImageFile, "load", watched)
+    with pytest.raises(SettingError, match=f"data.root={bomb}: this file is {reason}"):
+        data(tmp_path).setup()
 
 
 def test_a_class_with_too_few_images_is_named(tmp_path: Path) -> None:

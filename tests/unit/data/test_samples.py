@@ -13,7 +13,7 @@ from torchmeta.transforms import Categorical, Rotation
 from torchvision.transforms import Compose, Lambda, Normalize, PILToTensor, RandomHorizontalFlip, ToTensor, v2
 
 from lightning_maml.data import Glyphs, ImageFolder
-from lightning_maml.data.samples import ClassSamples, RandomTransformsError, SampledTasks, materialize
+from lightning_maml.data.samples import ClassSamples, RandomTransformsError, SampledTasks, mapped, materialize
 from lightning_maml.data.tasks import ClassTasks, TaskSampler
 from lightning_maml.settings import SettingError
 from tests.paths import HAS_OMNIGLOT
@@ -222,6 +222,17 @@ def test_a_worker_that_is_spawned_maps_the_file_again() -> None:
     pickled = pickle.dumps(tasks)
     assert len(pickled) < 100_000
     assert same([pickle.loads(pickled).__getitems__([5, 6])], [tasks.__getitems__([5, 6])])
+
+
+def test_an_array_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Runs:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "ran",))
+
+    np.save(tmp_path / "samples.npy", np.array([Runs()], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="Python objects"):
+        mapped(tmp_path / "samples.npy")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_rows_of_classes_of_different_sizes() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_maml.few_shot import FewShotLearner, Recipe
+from lightning_maml.few_shot import Classifier, FewShotLearner, Recipe
 from lightning_maml.settings import SettingError
 from tests.unit.few_shot.test_classifier import learner_of, recipe_of
 
@@ -33,6 +33,11 @@ def test_a_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
         "os.system",
         "builtins.eval",
         "subprocess.Popen",
+        "hydra.utils.get_method",
+        "hydra.utils.instantiate",
+        "torchvision.datasets.FakeData",
+        "lightning_maml.data.Glyphs",
+        "lightning_maml.callbacks.WholeFiles",
         "lightning_maml.models.conv4.nn.Linear",  # what our module has imported
         "lightning_maml.settings.SettingError",
         "lightning_maml.models.os.system",
@@ -45,7 +50,7 @@ def test_a_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("place", ["network", "learner", "inner_loop", "transforms", "nested"])
 def test_code_of_others_is_refused_before_it_is_run(tmp_path: Path, target: str, place: str) -> None:
-    node = {"_target_": target, "command": f"touch {tmp_path}/ran"}
+    node = {"_target_": target, "command": f"touch {tmp_path}/ran", "_partial_": place == "nested"}
     plain = recipe_of().plain()
     changes: dict[str, Any] = {place: node}
     if place == "transforms":
@@ -104,6 +109,8 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "recipe": Evil()}, tmp_path / "evil.ckpt")
     with pytest.raises(SettingError, match="it is no checkpoint of a run"):
         FewShotLearner.load(tmp_path / "evil.ckpt")
+    with pytest.raises(SettingError, match="it is no classifier that adapt.py saved"):
+        Classifier.load(tmp_path / "evil.ckpt")
     assert not (tmp_path / "ran").exists()
 
 

@@ -1,0 +1,92 @@
+"""Files of strangers, given to the programs: what would run code is refused in one line, and does not run."""
+
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.integration.command import program, tiny
+from tests.paths import ROOT
+
+OURS = ROOT / "checkpoints/omniglot_5way_1shot.ckpt"
+
+
+class Runs:
+    """What runs when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+@pytest.fixture(params=["a checkpoint of torch's", "a bare pickle", "a checkpoint of old torch's"])
+def evil(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A checkpoint that makes a file named `ran`; torch by itself would, and then it is removed."""
+    path, checkpoint = tmp_path / "evil.ckpt", {"state_dict": {}, "loops": Runs(tmp_path / "ran")}
+    if request.param == "a bare pickle":
+        path.write_bytes(pickle.dumps(checkpoint))
+        pickle.loads(path.read_bytes())
+    else:
+        new = request.param == "a checkpoint of torch's"
+        torch.save(checkpoint, path, _use_new_zipfile_serialization=new)
+        torch.load(path, weights_only=False)
+    (tmp_path / "ran").unlink()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("src/run.py", tiny("logging=csv", "train.ckpt_path=EVIL")),
+        ("src/run.py", tiny("logging=csv", "train.ckpt_path=EVIL", "train.fit=false")),
+        ("src/run.py", tiny("logging=wandb", "logging.wandb.continues=EVIL")),
+        ("src/adapt.py", ("ckpt=EVIL", "support=LETTERS/support", "query=LETTERS/query")),
+    ],
+    ids=["resumed", "tested", "W&B's", "adapted"],
+)
+def test_a_checkpoint_that_would_run_code(evil: Path, tmp_path: Path, name: str, arguments: tuple[str, ...]) -> None:
+    for kind in ("support", "query"):
+        for label in ("a", "b"):
+            (tmp_path / kind / label).mkdir(parents=True)
+            shutil.copy(ROOT / "docs/fits.png", tmp_path / kind / label / "1.png")
+    given = [one.replace("EVIL", str(evil)).replace("LETTERS", str(tmp_path)) for one in arguments]
+    done = program(name, *given, f"{'output' if 'adapt' in name else 'hydra.run.dir'}={tmp_path}/run")
+    assert not (tmp_path / "ran").exists()
+    assert done.returncode == 1 and f"={evil}: it is no checkpoint of a run" in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ")
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {".hydra", "run.log", "adapt.log"}
+
+
+@pytest.mark.parametrize("target", ["os.system", "torchvision.datasets.FakeData", "hydra.utils.get_method"])
+def test_a_checkpoint_that_names_code(tmp_path: Path, target: str) -> None:
+    checkpoint = torch.load(OURS, weights_only=True)
+    checkpoint["recipe"]["transforms"].append({"_target_": target, "_args_": [f"touch {tmp_path}/ran"]})
+    torch.save(checkpoint, tmp_path / "evil.ckpt")
+    for kind in ("support", "query"):
+        for label in ("a", "b"):
+            (tmp_path / kind / label).mkdir(parents=True)
+            shutil.copy(ROOT / "docs/fits.png", tmp_path / kind / label / "1.png")
+    folders = [f"{kind}={tmp_path}/{kind}" for kind in ("support", "query")]
+    done = program("src/adapt.py", f"ckpt={tmp_path}/evil.ckpt", *folders, f"output={tmp_path}/out")
+    assert not (tmp_path / "ran").exists()
+    assert done.returncode == 1 and done.stderr.startswith(
+        f"error: ckpt={target}: the checkpoint names what is no class"
+    )
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_runs_folder_whose_configuration_would_run_code(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / ".hydra").mkdir(parents=True)
+        (tmp_path / name / "tasks.csv").write_text("task,outer_accuracy\n0,0.5\n1,0.75\n")
+        evil = f'a: !!python/object/apply:os.system ["touch {tmp_path}/ran"]\n'
+        (tmp_path / name / ".hydra/config.yaml").write_text(evil)
+    done = program("src/compare.py", f"{tmp_path}/one", f"{tmp_path}/two", "--output", f"{tmp_path}/picture.png")
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "picture.png").exists()
+    assert done.returncode == 1 and done.stderr.startswith(f"error: RUN={tmp_path}/one: its .hydra/config.yaml cannot")
+    assert len(done.stderr.splitlines()) == 1
