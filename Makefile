@@ -1,6 +1,6 @@
-# make train · make test · make lint · make bench · make lock · make demo · make help: each builds .venv from the lock when it must.
+# make train · make test · make lint · make bench · make lock · make audit · make licences · make demo · make help: each builds .venv from the lock when it must.
 .DEFAULT_GOAL := help
-.PHONY: help train demo test lint bench lock venv clean
+.PHONY: help train demo test lint bench lock audit licences venv clean
 SHELL := /bin/sh
 
 VENV := .venv
@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 ARGS ?=
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo 'ARGS="..." passes Hydra overrides to make train, and options of pytest to make test.'
 
 train: $(STAMP) ## Meta-train MAML on the embedded glyphs (ARGS="data=omniglot ..." changes what is run)
@@ -40,6 +40,14 @@ bench: $(STAMP) ## Measure speed and exercise faults (needs Omniglot in DATASET_
 lock: $(LOCK) ## Rewrite requirements.txt from pyproject.toml
 	$(VENV)/bin/uv pip compile pyproject.toml --universal --group dev --extra joblib --extra submitit --extra ray --extra optuna --extra onnx --upgrade --no-header --no-annotate \
 		--quiet --output-file requirements.txt
+
+audit: $(LOCK) ## Ask for known advisories about everything in the lock (needs the network; fails if one cannot be asked about)
+	@$(VENV)/bin/uv tool run pip-audit@2.10.1 --strict --no-deps --disable-pip --progress-spinner off -r requirements.txt || \
+		{ echo 'audit: above stands an advisory, or why none could be asked for; the lock is not cleared'; exit 1; }
+
+licences: $(STAMP) ## Rewrite LICENCES.md: name, version and licence of everything in the lock that is installed here
+	$(VENV)/bin/uv tool run pip-licenses@5.5.5 --python $(VENV)/bin/python --from mixed --order name --format markdown \
+		--with-system --ignore-packages pip pip-licenses lightning-maml --output-file LICENCES.md
 
 venv: $(STAMP) ## Build .venv without running anything
 
