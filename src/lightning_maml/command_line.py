@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lightning_maml import redaction, sweeps
 from lightning_maml.allocator import keep_freed_memory
+from lightning_maml.completion import complete_folders
 from lightning_maml.files import alone_in, is_no_room
 from lightning_maml.help_page import help_page, settings_page
 from lightning_maml.mishaps import mishap
@@ -51,6 +52,7 @@ def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
     redaction.keep_out(ROOT / ".env")
     if rank() == 0:
         redaction.warn_of_readers(ROOT / ".env")
+    complete_folders()
     try:
         redaction.refuse_typed(sys.argv[1:])
         sys.argv[1:] = as_hydra_takes_them(quoted(sys.argv[1:], paths))
