@@ -17,7 +17,6 @@ _CUT = " …"
 # Commands of the README, where a test finds and runs them.
 EXAMPLES = {
     "experiment=quickstart": "MAML on printed characters, without a download, in minutes: what make train runs",
-    "data.datamodule.nway=20 data.datamodule.kshot.support=1": "20-way 1-shot on Omniglot, which is downloaded",
     "algorithm=anil algorithm.num_inner_steps=5 algorithm.eval_inner_steps=10": "another method, more inner steps",
     "experiment=sinusoid": "regression",
     "experiment=quickstart train.seed=1,2,3 optim.inner_optimizer.lr=0.1,0.4 -m": "a sweep: six runs",
@@ -28,7 +27,6 @@ SETTINGS = {
     "data.datamodule.kshot.support": "samples of each class to adapt on",
     "data.datamodule.kshot.query": "samples of each class to be judged by",
     "data.datamodule.batch_size.train": "tasks in a meta-batch",
-    "data.datamodule.batches.train": "meta-batches in an epoch",
     "model.torch_module.num_filters": "width of the network",
     "algorithm.num_inner_steps": "inner steps in meta-training",
     "algorithm.eval_inner_steps": "inner steps in validation and test; null: the same",
@@ -39,7 +37,6 @@ SETTINGS = {
     "train.pl_trainer.accelerator": "cpu, gpu, mps; auto: a GPU where there is one",
     "train.pl_trainer.fast_dev_run": "true: one meta-batch of everything, nothing kept",
     "train.ckpt_path": "a checkpoint to resume from",
-    "train.fit": "false: only test train.ckpt_path",
 }
 
 _MORE = {
