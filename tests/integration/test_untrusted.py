@@ -3,25 +3,15 @@
 import pickle
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from tests.integration.command import program, tiny
 from tests.paths import ROOT
+from tests.unit.data.test_archives import Runs
 
 OURS = ROOT / "checkpoints/omniglot_5way_1shot.ckpt"
-
-
-class Runs:
-    """What runs when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return (Path.touch, (self.path,))
 
 
 @pytest.fixture(params=["a checkpoint of torch's", "a bare pickle", "a checkpoint of old torch's"])
