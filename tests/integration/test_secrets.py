@@ -142,6 +142,7 @@ def run_everything(project: Project) -> None:
     expect(0, "run.py", "model=leaky", "--cfg", "job", "--resolve")
 
 
+@pytest.mark.timeout(1200)  # eight programs, each from its imports on, for a fork would share what W&B reads along
 def test_secrets_are_in_nothing_that_was_written(project: Project) -> None:
     """And what is no secret is where a secret would be, so that the search is seen to see there."""
     run_everything(project)
