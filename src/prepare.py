@@ -21,8 +21,10 @@ def main(cfg: DictConfig) -> None:
     """Prepare one dataset."""
     from pathlib import Path  # with what follows, because torch takes seconds and --help should not
 
+    from lightning_maml.configuration import check_settings
     from lightning_maml.data import MetaDataModule, draw_samples, summary
 
+    check_settings(cfg)
     datamodule: MetaDataModule = hydra.utils.instantiate(cfg.data.datamodule)
     datamodule.setup()
     log.info("\n%s", summary(datamodule))

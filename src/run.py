@@ -1,5 +1,6 @@
 """Meta-train a learner on few-shot tasks and meta-test it: python src/run.py KEY=VALUE …"""
 
+from functools import partial
 from typing import Any
 
 import hydra
@@ -15,39 +16,51 @@ from lightning_maml.sweeps import overrides_as_typed
 def main(cfg: DictConfig) -> float | None:
     """One run. Returns the best value of the monitored metric, for sweepers to optimize."""
     # Imported here, because torch takes seconds and --help should not.
-    import pytorch_lightning as pl
-
-    from lightning_maml.algorithms import OuterLoop, check_checkpoint, check_trainer_settings
+    from lightning_maml.algorithms import (
+        OuterLoop,
+        check_adaptation,
+        check_checkpoint,
+        check_network,
+        checkpoint_shapes,
+        make_trainer,
+    )
     from lightning_maml.callbacks import announce, begin_logging, conclude, end_logging
+    from lightning_maml.configuration import check_settings
     from lightning_maml.data import MetaDataModule, headline
     from lightning_maml.few_shot import Recipe
+    from lightning_maml.optimizers import rehearse
 
-    check_trainer_settings(cfg.train.pl_trainer)
+    # What can be checked without data comes first: nothing is downloaded or prepared for a run that cannot work.
+    check_settings(cfg)
     command_line.seed_everything(cfg.train.seed)
     command_line.set_matmul_precision(cfg.train.matmul_precision)
-    datamodule: MetaDataModule = hydra.utils.instantiate(cfg.data.datamodule)
-    shape: dict[str, Any] = {"input_shape": datamodule.input_shape, "num_outputs": datamodule.num_outputs}
-    network = hydra.utils.instantiate(cfg.model.torch_module, **shape)
-    learner = hydra.utils.instantiate(cfg.algorithm.learner, network=network)
-    datamodule.require_tasks_for(any_ways=learner.any_ways)
-    algorithm: OuterLoop = hydra.utils.instantiate(cfg.algorithm, learner=learner)
-    run = HydraConfig.get().runtime
-    config: Any = redaction.masked(OmegaConf.to_container(cfg, resolve=True))
-    algorithm.recipe = Recipe.of(config, **shape, data=run.choices["data"]).plain()
-    ckpt_path = cfg.train.ckpt_path
-    if ckpt_path is not None or not cfg.train.fit:
-        check_checkpoint(ckpt_path, algorithm)
-
     callbacks = [hydra.utils.instantiate(node) for node in cfg.train.callbacks.values() if node is not None]
     if cfg.train.early_stopping.patience is not None:
         callbacks.append(hydra.utils.instantiate(cfg.train.early_stopping))
     best, last = (hydra.utils.instantiate(cfg.train.checkpoint[name]) for name in ("best", "last"))
     loggers = [hydra.utils.instantiate(node) for node in cfg.logging.values() if node is not None]
-    trainer: pl.Trainer = hydra.utils.instantiate(
-        cfg.train.pl_trainer, logger=loggers, callbacks=[*callbacks, best, last]
-    )
+    trainer = make_trainer(cfg.train.pl_trainer, logger=loggers, callbacks=[*callbacks, best, last])
     command_line.require_processes_from_outside(trainer)
+    around: partial[OuterLoop] = hydra.utils.instantiate(cfg.algorithm, learner=None, _partial_=True)
+    rehearse(around.keywords["outer_optimizer"], around.keywords["lr_scheduler"])
+    ckpt_path = cfg.train.ckpt_path
+    if ckpt_path is not None or not cfg.train.fit:
+        checkpoint_shapes(ckpt_path)
+
+    datamodule: MetaDataModule = hydra.utils.instantiate(cfg.data.datamodule)
     datamodule.require_divisible_by(trainer.world_size)
+    shape: dict[str, Any] = {"input_shape": datamodule.input_shape, "num_outputs": datamodule.num_outputs}
+    network, example = hydra.utils.instantiate(cfg.model.torch_module, **shape), datamodule.example("train")
+    check_network(network, example.support_x[0], datamodule.num_outputs)
+    learner = hydra.utils.instantiate(cfg.algorithm.learner, network=network)
+    datamodule.require_tasks_for(any_ways=learner.any_ways)
+    algorithm = around(learner=learner)
+    check_adaptation(algorithm, example)
+    run = HydraConfig.get().runtime
+    config: Any = redaction.masked(OmegaConf.to_container(cfg, resolve=True))
+    algorithm.recipe = Recipe.of(config, **shape, data=run.choices["data"]).plain()
+    if ckpt_path is not None or not cfg.train.fit:
+        check_checkpoint(ckpt_path, algorithm)
     choices, overrides = dict(run.choices), overrides_as_typed(HydraConfig.get())
     announce(trainer, algorithm, headline(datamodule), choices, run.output_dir)
     succeeded = False

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _TRACEBACKS = "LIGHTNING_MAML_TRACEBACKS"  # as HYDRA_FULL_ERROR was set by the person, for processes of a launcher too
 _task_began = False
+_debug = False  # whether train.debug asks for tracebacks
 
 
 def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
@@ -43,10 +44,11 @@ def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
 
     `paths` are settings whose values are files or folders, and may hold any character.
 
-    `HYDRA_FULL_ERROR=1` shows the traceback too. Any other exception is shown whole: it is a bug, ours or that of the
-    code being tried out.
+    `HYDRA_FULL_ERROR=1` or `train.debug=true` shows the traceback too. Any other exception is shown whole: it is a bug,
+    ours or that of the code being tried out.
     """
-    os.environ.setdefault(_TRACEBACKS, os.environ.get("HYDRA_FULL_ERROR", "0"))
+    asked = "1" if "train.debug=true" in sys.argv else os.environ.get("HYDRA_FULL_ERROR", "0")
+    os.environ.setdefault(_TRACEBACKS, asked)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on rather than printing them
     load_dotenv(ROOT / ".env")
     redaction.keep_out(ROOT / ".env")
@@ -96,8 +98,9 @@ def errors_in_one_line(task: Callable[[DictConfig], float | None]) -> Callable[[
 
     @wraps(task)
     def wrapped(cfg: DictConfig) -> float | None:
-        global _task_began
+        global _task_began, _debug
         _task_began = True
+        _debug = OmegaConf.select(cfg, "train.debug") is True
         _prepare_process()
         if sweeps.in_sweep():
             return sweeps.run_as_job(task, cfg, _log)
@@ -146,7 +149,7 @@ def _end_sweep(error: Exception) -> NoReturn:
 
 
 def _show_tracebacks() -> bool:
-    return os.environ.get(_TRACEBACKS, "0") != "0"
+    return _debug or os.environ.get(_TRACEBACKS, "0") != "0"
 
 
 def _log(error: Exception) -> str:
@@ -229,12 +232,20 @@ def explain(error: BaseException) -> str | None:
         if (line := what_was_meant(one) or mishap(one)) is not None:
             return line
         if type(one).__name__ == "MisconfigurationException":  # Lightning's; importing it takes seconds
-            return one_line(one)
+            node = re.search(r"full_key: ([\w.]+)", str(error))
+            return f"{node[1]}: {one_line(one)}" if node is not None else one_line(one)
+        if isinstance(one, MemoryError) or _asks_for_memory(one):
+            return f"there is not enough memory ({one_line(one)[:200]}); choose smaller sizes"
     if isinstance(error, InstantiationException) and not _is_about_the_yaml(chain[-1]):
         return None
     if isinstance(error, HydraException | OmegaConfBaseException):
         return "; ".join(dict.fromkeys(one_line(one) for one in chain))
     return None
+
+
+def _asks_for_memory(error: BaseException) -> bool:
+    """Whether PyTorch could not have what it asked for, of the machine's memory or an accelerator's."""
+    return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator: " in str(error)
 
 
 def _is_about_the_yaml(error: BaseException) -> bool:

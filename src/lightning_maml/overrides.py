@@ -87,14 +87,17 @@ def _of_member(group: str, member: str, members: Iterable[str]) -> str:
 def _of_key(typed: str, cause: Any) -> str:
     """For `key=value`; `cause` is OmegaConf's error, which knows the configuration that lacks the key."""
     key, _, value = typed.partition("=")
+    inner = getattr(cause, "full_key", None) or ""
+    if inner.startswith(f"{key}."):  # in a mapping that was given as a whole
+        key, value = inner, "…"
     node = getattr(cause, "parent_node", None)
     root = None if node is None else OmegaConf.to_container(node._get_root(), resolve=False)
     near = nearest(key, [*_members(""), *_paths(root)])
     if near:
-        meant = f"did you mean {' or '.join(f'{path}={value}' for path in near)}? To add a new one: +{typed}"
+        meant = f"did you mean {' or '.join(f'{path}={value}' for path in near)}? To add a new one: +{key}={value}"
     else:
-        meant = f"--cfg job prints those that there are. To add a new one: +{typed}"
-    return f"{typed}: there is no such setting; {meant}"
+        meant = f"--cfg job prints those that there are. To add a new one: +{key}={value}"
+    return f"{key}={value}: there is no such setting; {meant}"
 
 
 def nearest(key: str, paths: Iterable[str]) -> list[str]:

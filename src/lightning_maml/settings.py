@@ -1,5 +1,10 @@
 """What is wrong with a setting, said in one line: the setting as the user types it, its value, and the remedy."""
 
+import re
+from collections.abc import Mapping, Sequence
+
+_MANY = 9  # settings, more than a line has room for
+
 
 def one_line(error: BaseException) -> str:
     """An error's message with its line breaks folded."""
@@ -19,6 +24,35 @@ class SettingError(ValueError):
             super().__init__(setting.rpartition("SettingError: ")[2])
         else:
             super().__init__(f"{setting}={value}: {remedy}")
+
+
+def refused(prefix: str, made: str, settings: Mapping[str, object], error: BaseException) -> SettingError:
+    """What a library's constructor refuses, as the setting that it is about: the one that its message names, or whose
+    value it says; where it says neither, all of them.
+
+    Args:
+        prefix: the settings' path, `optim.outer_optimizer`.
+        made: what was to be made of them.
+        settings: what it was given.
+        error: the library's.
+    """
+    message = one_line(error)
+    words = [word.rstrip(".") for word in re.findall(r"[\w.+-]+", message.lower())]
+    written = [name for name, value in settings.items() if f"{name}={value}" in message.replace("'", "")]
+    named = sorted((words.index(name), name) for name in settings if name in words)
+    valued = [name for name, value in settings.items() if _written(value) & set(words)]
+    guilty = written or [name for _, name in named] or (valued if len(valued) == 1 else [])
+    if guilty:
+        return SettingError(f"{prefix}.{guilty[0]}", settings[guilty[0]], f"{message}; change it")
+    given = ", ".join(f"{name}={value}" for name, value in settings.items())
+    return SettingError(prefix, f"{made}({given if len(settings) < _MANY else '…'})", f"{message}; change it")
+
+
+def _written(value: object) -> set[str]:
+    """How a message may write a value, or an element of it."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return {str(one).lower() for one in value}
+    return {str(value).lower()}
 
 
 class NonFiniteLossError(ArithmeticError):

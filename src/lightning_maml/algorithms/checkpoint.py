@@ -26,9 +26,7 @@ def check_checkpoint(path: str | None, algorithm: OuterLoop) -> None:
         SettingError: if the file is missing, is no checkpoint of this project, or holds another network or another
             number of outputs.
     """
-    if path is None:
-        raise SettingError(_SETTING, None, "with train.fit=false, give the checkpoint to test")
-    shapes = _shapes(path)
+    shapes = checkpoint_shapes(path)
     wanted = {name: tuple(value.shape) for name, value in algorithm.state_dict().items()}
     if shapes == wanted:
         return
@@ -50,7 +48,14 @@ def check_checkpoint(path: str | None, algorithm: OuterLoop) -> None:
     )
 
 
-def _shapes(path: str) -> dict[str, tuple[int, ...]]:
+def checkpoint_shapes(path: str | None) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight in a checkpoint.
+
+    Raises:
+        SettingError: if the file is missing, or is no checkpoint of this project.
+    """
+    if path is None:
+        raise SettingError(_SETTING, None, "with train.fit=false, give the checkpoint to test")
     if not Path(path).is_file():
         raise SettingError(_SETTING, path, "there is no such file; a run keeps its own in checkpoints/last.ckpt")
     try:

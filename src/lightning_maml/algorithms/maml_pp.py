@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from lightning_maml.algorithms.maml import MAML
 from lightning_maml.algorithms.meta_sgd import as_key
+from lightning_maml.arguments import Count, checked
 from lightning_maml.inner_loops import Parameters
-from lightning_maml.settings import require_at_least
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.LayerNorm, nn.GroupNorm)
 
@@ -30,16 +30,16 @@ class MAMLPlusPlus(MAML):
         norms_per_step: whether γ and β are per step and not adapted; if not, they adapt as everything else does.
     """
 
+    @checked("algorithm.learner")
     def __init__(
         self,
         network: nn.Module,
-        num_steps: int,
+        num_steps: Count,
         step_size: float,
         learned_step_sizes: bool = True,
         norms_per_step: bool = True,
     ) -> None:
         super().__init__(network)
-        require_at_least(1, algorithm__learner__num_steps=num_steps)
         self._last = num_steps - 1
         of_norms = _parameters_of_norms(network) if norms_per_step else {}
         self._norms = list(of_norms)

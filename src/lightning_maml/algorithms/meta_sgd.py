@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_maml.algorithms.maml import MAML
+from lightning_maml.arguments import checked
 from lightning_maml.inner_loops import Parameters
 
 
@@ -19,6 +20,7 @@ class MetaSGD(MAML):
         step_size: where every α starts.
     """
 
+    @checked("algorithm.learner")
     def __init__(self, network: nn.Module, step_size: float) -> None:
         super().__init__(network)
         self.step_sizes = nn.ParameterDict(

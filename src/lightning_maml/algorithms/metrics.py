@@ -33,6 +33,12 @@ def before(trajectory: Trajectory) -> dict[str, Tensor]:
     return metrics
 
 
+def validated() -> list[str]:
+    """The names under which a validation's metrics are logged; accuracies only of classification."""
+    nothing = Trajectory(*[torch.zeros(1, 1)] * 4)
+    return [f"metaval/{name}" for name in summary(nothing) | before(nothing)]
+
+
 def per_step(trajectory: Trajectory) -> dict[str, Tensor]:
     """Means over tasks, query after each inner step."""
     metrics = {f"outer_loss/step_{k}": mean for k, mean in enumerate(trajectory.query_loss.mean(dim=0))}

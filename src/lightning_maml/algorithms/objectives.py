@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
+from lightning_maml.arguments import Natural, NotNegative, checked
 from lightning_maml.inner_loops import Objective
-from lightning_maml.settings import SettingError, require_at_least
 
 
 class ObjectiveSchedule(Protocol):
@@ -21,6 +21,7 @@ class FinalLoss:
         first_order: take the inner gradients as constants.
     """
 
+    @checked("algorithm.objective")
     def __init__(self, first_order: bool = False) -> None:
         self._first_order = first_order
 
@@ -51,12 +52,8 @@ class MultiStepLoss:
         SettingError: if a number is negative.
     """
 
-    def __init__(self, multi_step_updates: int = 0, first_order_updates: int = 0) -> None:
-        require_at_least(
-            0,
-            algorithm__objective__multi_step_updates=multi_step_updates,
-            algorithm__objective__first_order_updates=first_order_updates,
-        )
+    @checked("algorithm.objective")
+    def __init__(self, multi_step_updates: Natural = 0, first_order_updates: Natural = 0) -> None:
         self._multi_step_updates = multi_step_updates
         self._first_order_updates = first_order_updates
 
@@ -81,9 +78,8 @@ class DomainGeneralizationLoss:
         SettingError: if `beta` is negative.
     """
 
-    def __init__(self, beta: float = 1.0, first_order: bool = False) -> None:
-        if not beta >= 0:
-            raise SettingError("algorithm.objective.beta", beta, "give a weight of zero or more")
+    @checked("algorithm.objective")
+    def __init__(self, beta: NotNegative = 1.0, first_order: bool = False) -> None:
         self._beta = beta
         self._first_order = first_order
 

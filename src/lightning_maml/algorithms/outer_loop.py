@@ -14,9 +14,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from lightning_maml.algorithms import metrics as metrics_of
 from lightning_maml.algorithms.health import InnerLossWatch, MetaBatch, first_failure
 from lightning_maml.algorithms.objectives import FinalLoss, ObjectiveSchedule
+from lightning_maml.arguments import Count, Natural, Positive, checked
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import InnerLoop, Learner, Objective, Trajectory
-from lightning_maml.settings import NonFiniteLossError, SettingError, require_at_least
+from lightning_maml.optimizers import make_optimizer, make_scheduler, step_scheduler
+from lightning_maml.settings import NonFiniteLossError, SettingError
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class OuterLoop(pl.LightningModule):
     `outer_loss`, `outer_accuracy` (query, after adaptation); `pre_loss`, `pre_accuracy` (query, before) in evaluation.
     """
 
+    @checked("algorithm")
     def __init__(
         self,
         learner: Learner,
@@ -55,23 +58,17 @@ class OuterLoop(pl.LightningModule):
         outer_optimizer: Callable[[Iterable[Tensor]], Optimizer],
         lr_scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         objective: ObjectiveSchedule | None = None,
-        num_inner_steps: int = 1,
-        eval_inner_steps: int | None = None,
-        gradient_clip_val: float | None = None,
-        accumulate: int = 1,
+        num_inner_steps: Natural = 1,
+        eval_inner_steps: Natural | None = None,
+        gradient_clip_val: Positive | None = None,
+        accumulate: Count = 1,
         log_every_step: bool = False,
-        max_skipped: int = 0,
+        max_skipped: Natural = 0,
     ) -> None:
         super().__init__()
-        require_at_least(0, algorithm__num_inner_steps=num_inner_steps, algorithm__max_skipped=max_skipped)
-        require_at_least(1, algorithm__accumulate=accumulate)
         for name, steps in (("num_inner_steps", num_inner_steps), ("eval_inner_steps", eval_inner_steps)):
             if steps and not learner.adapts_by_gradient:
                 raise SettingError(f"algorithm.{name}", steps, "this method does not adapt by gradient; give 0")
-        if eval_inner_steps is not None:
-            require_at_least(0, algorithm__eval_inner_steps=eval_inner_steps)
-        if gradient_clip_val is not None and not gradient_clip_val > 0:
-            raise SettingError("algorithm.gradient_clip_val", gradient_clip_val, "give a positive norm, or null")
         self.automatic_optimization = False
         self.learner = learner
         self.inner_loop = inner_loop
@@ -100,13 +97,11 @@ class OuterLoop(pl.LightningModule):
         return self._test_parts[0]
 
     def configure_optimizers(self) -> Any:
-        try:
-            optimizer = self._outer_optimizer(self.learner.meta_parameters().values())
-        except ValueError as error:
-            raise SettingError("optim.outer_optimizer", self._outer_optimizer, f"{error}; change it") from error
+        parameters = self.learner.meta_parameters().values()
+        optimizer = make_optimizer("optim.outer_optimizer", self._outer_optimizer, parameters)
         if self._lr_scheduler is None:
             return optimizer
-        return [optimizer], [self._lr_scheduler(optimizer)]
+        return [optimizer], [make_scheduler(self._lr_scheduler, optimizer)]
 
     def training_step(self, episodes: Episodes, batch_idx: int) -> None:
         trajectory, gradients = self.inner_loop(
@@ -215,7 +210,7 @@ class OuterLoop(pl.LightningModule):
         optimizer.zero_grad()
         scheduler: Any = self.lr_schedulers()
         if scheduler is not None:
-            scheduler.step()
+            step_scheduler(scheduler)
         metrics = metrics_of.of_training(trajectory)
         if self.log_every_step:
             metrics |= metrics_of.per_step(trajectory)

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_maml.algorithms.network_learner import FeatureLearner, absent, membership
+from lightning_maml.arguments import Positive, checked
 from lightning_maml.episodes import Task
 from lightning_maml.inner_loops import Parameters
 
@@ -23,10 +24,11 @@ class R2D2(FeatureLearner):
         scale: where s starts.
 
     Raises:
-        SettingError: if the network has no body and no linear head.
+        SettingError: if the network has no body and no linear head, or λ is not positive.
     """
 
-    def __init__(self, network: nn.Module, ridge: float = 1.0, scale: float = 10.0) -> None:
+    @checked("algorithm.learner")
+    def __init__(self, network: nn.Module, ridge: Positive = 1.0, scale: float = 10.0) -> None:
         super().__init__(network)
         self.log_ridge = nn.Parameter(torch.tensor(float(ridge)).log())
         self.scale = nn.Parameter(torch.tensor(float(scale)))

@@ -1,11 +1,18 @@
 """What the Trainer may not be told, since meta-learning needs it otherwise; said before anything is loaded."""
 
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import hydra
+import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pydantic import Field
+from pytorch_lightning.accelerators import AcceleratorRegistry
 
-from lightning_maml.settings import SettingError
+from lightning_maml.arguments import Count, Natural, Positive, require
+from lightning_maml.settings import SettingError, refused
 
 _PREFIX = "train.pl_trainer"
 _STRATEGIES = ("auto", "ddp")
@@ -13,6 +20,44 @@ _SHARDING = ("fsdp", "deepspeed", "modelparallel")
 # Measured with PyTorch's FSDP: the query loss is the same after every inner step, and the outer gradient zero. FSDP2
 # stops at the first convolution, which it will not have with weights of both kinds.
 _SHARDS = "it puts the sharded weights back in every forward pass, so that inner steps would change nothing"
+_CLUSTER = {"MASTER_ADDR", "SLURM_NTASKS"}  # torchrun's, and who starts by hand; SLURM's
+_UNTIL = Annotated[int, Field(ge=-1, description="a whole number of at least 1; -1 for no limit")]
+# What Lightning takes, and would do nothing with, or divide by, or fail at later.
+_RANGES: dict[str, Any] = {
+    "max_epochs": _UNTIL | None,
+    "max_steps": _UNTIL,
+    "min_epochs": Natural | None,
+    "min_steps": Natural | None,
+    "max_time": str | dict[str, int] | None,
+    "num_nodes": Count,
+    "limit_train_batches": Positive | None,
+    "limit_test_batches": Positive | None,
+    "val_check_interval": Positive | str | dict[str, int] | None,
+    "check_val_every_n_epoch": Count | None,
+    "num_sanity_val_steps": Annotated[int, Field(ge=-1, description="a whole number of at least 0; -1 for all")],
+    "log_every_n_steps": Natural | None,
+}
+_REFUSALS = (MisconfigurationException, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError)
+
+
+def make_trainer(settings: Mapping[str, Any], **parts: Any) -> pl.Trainer:
+    """Lightning's Trainer.
+
+    Args:
+        settings: its node.
+        parts: arguments that are made already.
+
+    Raises:
+        SettingError: for what it refuses.
+    """
+    try:
+        trainer: pl.Trainer = hydra.utils.instantiate(settings, **parts)
+    except hydra.errors.InstantiationException as error:
+        if not isinstance(error.__cause__, _REFUSALS):
+            raise
+        given = {name: value for name, value in settings.items() if not name.startswith("_")}
+        raise refused(_PREFIX, "Trainer", given, error.__cause__) from error
+    return trainer
 
 
 def check_trainer_settings(settings: Mapping[str, Any]) -> None:
@@ -21,6 +66,15 @@ def check_trainer_settings(settings: Mapping[str, Any]) -> None:
     Raises:
         SettingError: naming the setting that does it here.
     """
+    for name, hint in _RANGES.items():
+        if name in settings:
+            require(f"{_PREFIX}.{name}", settings[name], hint)
+    for name in ("max_epochs", "max_steps"):
+        if settings.get(name) == 0:
+            raise SettingError(f"{_PREFIX}.{name}", 0, "nothing would be trained; train.fit=false tests a checkpoint")
+    if settings.get("num_nodes", 1) > 1 and not _CLUSTER & os.environ.keys():
+        remedy = "nothing here has started processes on other machines; use torchrun or SLURM, as conf/train/multinode"
+        raise SettingError(f"{_PREFIX}.num_nodes", settings["num_nodes"], remedy)
     for name, harmless, remedy in (
         ("gradient_clip_val", (None,), "use algorithm.gradient_clip_val={}"),
         ("accumulate_grad_batches", (1,), "use algorithm.accumulate={}"),
@@ -40,6 +94,8 @@ def check_trainer_settings(settings: Mapping[str, Any]) -> None:
         reason = f"{_SHARDS}; " if shards else ""
         raise SettingError(f"{_PREFIX}.strategy", target, f"{reason}use {' or '.join(_STRATEGIES)}")
     accelerator = settings.get("accelerator")
+    if accelerator in ("mps", "tpu") and not AcceleratorRegistry[accelerator]["accelerator"].is_available():
+        raise SettingError(f"{_PREFIX}.accelerator", accelerator, "this machine has none; use cpu, or gpu")
     available = torch.cuda.is_available() or (accelerator == "gpu" and torch.backends.mps.is_available())
     if accelerator in ("gpu", "cuda") and not available:
         raise SettingError(

@@ -54,10 +54,10 @@ class Examples(pl.Callback):
 def draw_episode(algorithm: OuterLoop, task: Task, path: Path) -> None:
     """One task's support and query images, a row for each class, with the predictions before and after adaptation."""
     before, after = (_outputs(algorithm, task, steps).argmax(dim=1) for steps in (0, algorithm.eval_inner_steps))
-    classes = torch.unique(task.support_y).tolist()[:_CLASSES]
+    classes = torch.unique(torch.cat([task.support_y, task.query_y])).tolist()[:_CLASSES]
     support = [(task.support_y == one).nonzero()[:_CLASSES, 0].tolist() for one in classes]
     query = [(task.query_y == one).nonzero()[:_CLASSES, 0].tolist() for one in classes]
-    widths = [max(len(row) for row in rows) for rows in (support, query)]
+    widths = [max(1, *map(len, rows)) for rows in (support, query)]  # domains may share no class
     figure = Figure(figsize=(1.3 + 1.05 * sum(widths), 1.0 + 1.25 * len(classes)), layout="constrained")
     halves: Any = figure.subfigures(1, 2, width_ratios=[widths[0] + 0.4, widths[1]])
     left, right = halves

@@ -4,7 +4,7 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import hydra
 import pytorch_lightning as pl
@@ -14,9 +14,11 @@ from torchmeta.transforms import Categorical
 from torchmeta.utils.data import CombinationMetaDataset
 from torchvision.transforms import Compose
 
+from lightning_maml.arguments import Made, Seed, checked
 from lightning_maml.data.cache import in_memory, on_disk
 from lightning_maml.data.generators import SPLITS
 from lightning_maml.data.loader import EpisodeLoader
+from lightning_maml.data.per_split import PREFIX, per_split, require_keys
 from lightning_maml.data.preparation import can_prepare, ensure_prepared, prepare
 from lightning_maml.data.samples import (
     ClassSamples,
@@ -28,12 +30,9 @@ from lightning_maml.data.samples import (
 from lightning_maml.data.source import class_name, class_sizes, create, is_about_a_file, reading_errors
 from lightning_maml.data.tasks import ClassTasks, DrawnTasks, TaskDataset, TaskSampler
 from lightning_maml.episodes import Episodes
-from lightning_maml.settings import SettingError, one_line, require_at_least
+from lightning_maml.settings import SettingError, one_line
 
 log = logging.getLogger(__name__)
-
-_PREFIX = "data.datamodule"
-_CACHES = ("disk", "memory", "none")
 
 
 class MetaDataModule(pl.LightningDataModule):
@@ -67,6 +66,7 @@ class MetaDataModule(pl.LightningDataModule):
             too few for `nway` and `kshot`.
     """
 
+    @checked(PREFIX)
     def __init__(
         self,
         datasets: Mapping[str, Any],
@@ -75,28 +75,27 @@ class MetaDataModule(pl.LightningDataModule):
         batch_size: int | Mapping[str, int] = 16,
         batches: int | Mapping[str, int] = 100,
         num_workers: int | Mapping[str, int] = 0,
-        seed: int = 0,
-        eval_seed: int = 0,
-        transforms: list[Any] | None = None,
+        seed: Seed = 0,
+        eval_seed: Seed = 0,
+        transforms: list[Made] | None = None,
         target_transform: Any = None,
-        class_augmentations: list[Any] | None = None,
-        cache: str = "disk",
+        class_augmentations: list[Made] | None = None,
+        cache: Literal["disk", "memory", "none"] = "disk",
         cache_dir: str | None = None,
         device_resident: bool = False,
     ) -> None:
         super().__init__()
-        if cache not in _CACHES:
-            raise SettingError(f"{_PREFIX}.cache", cache, f"choose from {', '.join(_CACHES)}")
         if device_resident and cache == "none":
-            raise SettingError(f"{_PREFIX}.device_resident", True, f"needs a cache: set {_PREFIX}.cache=memory or disk")
+            raise SettingError(f"{PREFIX}.device_resident", True, f"needs a cache: set {PREFIX}.cache=memory or disk")
+        require_keys("datasets", datasets, SPLITS)
+        require_keys("kshot", kshot, ("support", "query"))
         self._datasets = datasets
-        self._nway = None if nway is None else _per_split("nway", nway, minimum=1)
-        self._shots = _per_split("kshot.support", kshot["support"], minimum=1)
-        self._queries = _per_split("kshot.query", kshot["query"], minimum=1)
-        self.batch_size = _per_split("batch_size", batch_size, minimum=1)
-        self._batches = _per_split("batches", batches, minimum=1)
-        self._num_workers = _per_split("num_workers", num_workers, minimum=0)
-        require_at_least(0, data__datamodule__seed=seed, data__datamodule__eval_seed=eval_seed)
+        self._nway = None if nway is None else per_split("nway", nway, minimum=1)
+        self._shots = per_split("kshot.support", kshot["support"], minimum=1)
+        self._queries = per_split("kshot.query", kshot["query"], minimum=1)
+        self.batch_size = per_split("batch_size", batch_size, minimum=1)
+        self._batches = per_split("batches", batches, minimum=1)
+        self._num_workers = per_split("num_workers", num_workers, minimum=0)
         self._seeds = {"train": seed, "val": eval_seed, "test": eval_seed}
         self._transforms = transforms or []
         self._target_transform = target_transform
@@ -146,7 +145,7 @@ class MetaDataModule(pl.LightningDataModule):
         if not any_ways and self._nway is not None and len(set(self._nway.values())) > 1:
             remedy = "this method's head has one width; give one value, or use algorithm=protonet, r2d2 or unicorn_maml"
         if remedy is not None:
-            raise SettingError(f"{_PREFIX}.nway", self._nway, remedy)
+            raise SettingError(f"{PREFIX}.nway", self._nway, remedy)
 
     def require_divisible_by(self, processes: int) -> None:
         """Check that as many processes can share the tasks of every meta-batch.
@@ -157,7 +156,7 @@ class MetaDataModule(pl.LightningDataModule):
         for split, size in self.batch_size.items():
             if size % processes:
                 raise SettingError(
-                    f"{_PREFIX}.batch_size.{split}", size, f"it is global; choose a multiple of {processes} processes"
+                    f"{PREFIX}.batch_size.{split}", size, f"it is global; choose a multiple of {processes} processes"
                 )
 
     def example(self, split: str) -> Episodes:
@@ -202,14 +201,17 @@ class MetaDataModule(pl.LightningDataModule):
         return EpisodeLoader(tasks, sampler, batch_size // world_size, workers, pin_memory=pinned)
 
     def _build(self, split: str) -> TaskDataset:
-        make, label = create(self._datasets[split]), f"{_PREFIX}.datasets.{split}"
+        make, label = create(self._datasets[split]), f"{PREFIX}.datasets.{split}"
         parameters = inspect.signature(make).parameters
         if "num_samples_per_task" in parameters:
+            if self._nway is not None:
+                remedy = "these tasks have no classes to choose, or always the same; give null"
+                raise SettingError(f"{PREFIX}.nway", self._nway[split], remedy)
             if "num_support" in parameters:
                 make = partial(make, num_support=self._shots[split])
             return DrawnTasks(make, self._seeds[split], split, self._shots[split], self._queries[split])
         if self._nway is None:
-            raise SettingError(f"{_PREFIX}.nway", None, "classification needs the number of classes of a task")
+            raise SettingError(f"{PREFIX}.nway", None, "classification needs the number of classes of a task")
         ensure_prepared(make, label)
         with reading_errors(make, label):
             try:
@@ -243,12 +245,12 @@ class MetaDataModule(pl.LightningDataModule):
         sizes = class_sizes(meta_dataset) if samples is None else samples.sizes.tolist()
         if ways > len(sizes):
             raise SettingError(
-                f"{_PREFIX}.nway", ways, f"the {split} split has {len(sizes)} classes; choose at most that many"
+                f"{PREFIX}.nway", ways, f"the {split} split has {len(sizes)} classes; choose at most that many"
             )
         smallest = min(sizes)
         if shots + queries > smallest:
             raise SettingError(
-                f"{_PREFIX}.kshot",
+                f"{PREFIX}.kshot",
                 f"{{support: {shots}, query: {queries}}}",
                 f"{class_name(meta_dataset, sizes.index(smallest))} of the {split} split has {smallest} samples; "
                 "support + query can be at most that",
@@ -281,15 +283,6 @@ def _position(trainer: pl.Trainer) -> tuple[int, int]:
     if progress.is_last_batch and progress.current.processed == progress.current.ready:
         return trainer.fit_loop.epoch_progress.total.ready, 0  # the epoch is complete but for its validation
     return trainer.current_epoch, progress.current.processed
-
-
-def _per_split(name: str, value: Any, *, minimum: int) -> dict[str, int]:
-    """One value for each split, checked."""
-    values = {split: value[split] if isinstance(value, Mapping) else value for split in SPLITS}
-    for split, one in values.items():
-        suffix = f".{split}" if isinstance(value, Mapping) else ""
-        require_at_least(minimum, **{f"{_PREFIX}.{name}{suffix}": one})
-    return values
 
 
 def _instantiate(node: Any) -> Any:

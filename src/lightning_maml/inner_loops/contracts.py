@@ -14,6 +14,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from lightning_maml.episodes import Episodes, Task
+from lightning_maml.settings import SettingError
 
 Parameters = Mapping[str, Tensor]
 """Parameters by name: the meta-parameters θ, or the adapted ones φ_k."""
@@ -93,7 +94,15 @@ class Objective:
         return cls(query={steps: 1.0}, support={}, first_order=first_order, trace=trace)
 
     def require_within(self, steps: int) -> None:
-        """Raise ValueError if a weight is for a step that is not taken."""
+        """Check that there is an outer loss.
+
+        Raises:
+            ValueError: if a weight is for a step that is not taken.
+            SettingError: if nothing weighs anything, as for Reptile, which has a loop of its own.
+        """
+        if not (self.query or self.support):
+            remedy = "it weighs no loss, so that there is no outer gradient; give another, or inner_loop=reptile"
+            raise SettingError("algorithm.objective", "{}", remedy)
         for step in (*self.query, *self.support):
             if not 0 <= step <= steps:
                 raise ValueError(f"the objective weighs step {step}, but the inner loop takes {steps}")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_maml.arguments import Count, checked
 from lightning_maml.episodes import Episodes, Task
 from lightning_maml.inner_loops.chunk import Chunk, ManyTasks, SingleTask
 from lightning_maml.inner_loops.contracts import Learner, Objective, Parameters, TaskRecord, Trajectory, stack_records
@@ -23,7 +24,7 @@ from lightning_maml.settings import SettingError, require_at_least
 
 log = logging.getLogger(__name__)
 
-ChunkSize = int | Literal["auto"]
+ChunkSize = Count | Literal["auto"]
 
 
 _FASTEST_ON_CPU = 1e9  # bytes kept at once; with more a CPU is slower again (benchmarks/README.md)
@@ -40,11 +41,10 @@ class FunctionalLoop(ABC):
         vectorized: whether the tasks of a chunk are computed at once; if not, chunks are single tasks.
     """
 
+    @checked("inner_loop")
     def __init__(
         self, inner_optimizer: Callable[..., Optimizer], chunk_size: ChunkSize = "auto", *, vectorized: bool
     ) -> None:
-        if chunk_size != "auto":
-            require_at_least(1, inner_loop__chunk_size=chunk_size)
         self._sgd = FunctionalSGD(inner_optimizer)
         self._chunk_size: int | None = None if chunk_size == "auto" else int(chunk_size)
         self._vectorized = vectorized

@@ -18,6 +18,7 @@ from lightning_maml.inner_loops.contracts import (
     Trajectory,
     stack_records,
 )
+from lightning_maml.optimizers import make_optimizer
 from lightning_maml.settings import SettingError, require_at_least
 
 _SUPPORTED = (
@@ -44,11 +45,15 @@ class HigherLoop:
     Args:
         inner_optimizer: makes U from φ_0, e.g. `functools.partial(torch.optim.SGD, lr=0.4)`.
 
+    Raises:
+        SettingError: if higher has no differentiable version of the inner optimizer, or it refuses its settings.
+
     Source: Grefenstette et al. 2019, "Generalized Inner Loop Meta-Learning".
     """
 
     def __init__(self, inner_optimizer: Callable[..., Optimizer]) -> None:
         self._inner_optimizer = inner_optimizer
+        self._differentiable_optimizer({"φ": torch.zeros(1)}, differentiable=False)  # what it refuses, it refuses now
 
     def __call__(
         self, learner: Learner, episodes: Episodes, *, steps: int, objective: Objective | None = None
@@ -56,7 +61,7 @@ class HigherLoop:
         """See `InnerLoop`.
 
         Raises:
-            SettingError: if `steps` is negative, or higher has no differentiable version of the inner optimizer.
+            SettingError: if `steps` is negative.
         """
         require_at_least(0, algorithm__num_inner_steps=steps)
         if objective is not None:
@@ -159,10 +164,8 @@ class HigherLoop:
     def _differentiable_optimizer(self, adapted: Parameters, *, differentiable: bool) -> Any:
         # torch's optimizers take leaves only; a group each, so that a learner can give every entry its own step size.
         leaves = [value.detach().requires_grad_() for value in adapted.values()]
-        try:
-            optimizer = self._inner_optimizer([{"params": [leaf]} for leaf in leaves])
-        except ValueError as error:
-            raise SettingError("optim.inner_optimizer", self._inner_optimizer, f"{error}; change it") from error
+        groups = [{"params": [leaf]} for leaf in leaves]
+        optimizer = make_optimizer("optim.inner_optimizer", self._inner_optimizer, groups)
         if type(optimizer) not in _SUPPORTED:
             names = ", ".join(kind.__name__ for kind in _SUPPORTED)
             raise SettingError(

@@ -1,12 +1,13 @@
 """iMAML: the outer gradient from the solution of the inner problem, not from the way to it."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_maml.arguments import Count, NotNegative, Positive, checked
 from lightning_maml.inner_loops.chunk import Chunk, of_split
 from lightning_maml.inner_loops.contracts import Learner, Parameters, TaskRecord
 from lightning_maml.inner_loops.functional_loop import ChunkSize, FunctionalLoop
@@ -14,7 +15,7 @@ from lightning_maml.inner_loops.linear_solvers import conjugate_gradient, neuman
 from lightning_maml.inner_loops.proximal_problem import ProximalProblem
 from lightning_maml.inner_loops.sgd import Descent
 from lightning_maml.inner_loops.unrolled import Adaptation
-from lightning_maml.settings import SettingError, require_at_least
+from lightning_maml.settings import SettingError
 
 InnerSolver = Literal["gradient_descent", "hessian_free"]
 OuterSolver = Literal["cg", "neumann", "finite_difference"]
@@ -57,35 +58,23 @@ class ImplicitLoop(FunctionalLoop):
         SettingError: for another inner optimizer, or a setting out of its range.
     """
 
+    @checked("inner_loop")
     def __init__(
         self,
         inner_optimizer: Callable[..., Optimizer],
-        proximal: float = 2.0,
+        proximal: Positive = 2.0,
         inner_solver: InnerSolver = "gradient_descent",
-        inner_cg_steps: int = 5,
+        inner_cg_steps: Count = 5,
         outer_solver: OuterSolver = "cg",
-        outer_steps: int = 5,
-        identity_damping: float = 0.0,
-        proximal_damping: float = 0.0,
-        neumann_step_size: float = 0.1,
+        outer_steps: Count = 5,
+        identity_damping: NotNegative = 0.0,
+        proximal_damping: NotNegative = 0.0,
+        neumann_step_size: Positive = 0.1,
         proximal_in_evaluation: bool = True,
         vectorized: bool = False,
         chunk_size: ChunkSize = "auto",
     ) -> None:
         super().__init__(inner_optimizer, chunk_size, vectorized=vectorized)
-        require_at_least(1, inner_loop__inner_cg_steps=inner_cg_steps, inner_loop__outer_steps=outer_steps)
-        require_at_least(
-            0.0, inner_loop__identity_damping=identity_damping, inner_loop__proximal_damping=proximal_damping
-        )
-        for name, value in (("proximal", proximal), ("neumann_step_size", neumann_step_size)):
-            if not value > 0:
-                raise SettingError(f"inner_loop.{name}", value, "give a positive number")
-        for name, choice, choices in (
-            ("inner_solver", inner_solver, get_args(InnerSolver)),
-            ("outer_solver", outer_solver, get_args(OuterSolver)),
-        ):
-            if choice not in choices:
-                raise SettingError(f"inner_loop.{name}", choice, f"choose from {', '.join(choices)}")
         self._proximal = proximal
         self._inner_solver = inner_solver
         self._inner_cg_steps = inner_cg_steps
@@ -101,10 +90,7 @@ class ImplicitLoop(FunctionalLoop):
             raise ValueError(
                 "implicit gradients are of the solution alone; weigh the last query loss, and nothing else"
             )
-        if type(adaptation.learner).encode is not Learner.encode:
-            raise SettingError(
-                "inner_loop", "implicit", "this method's features are learned outside the inner problem; use higher"
-            )
+        _require_unencoded(adaptation.learner)
         if adaptation.steps and adaptation.learner.step_size(meta, 0) is not None:
             raise SettingError(
                 "inner_loop", "implicit", "the solution does not depend on learned step sizes; use higher"
@@ -151,6 +137,7 @@ class ImplicitLoop(FunctionalLoop):
     def solve(
         self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord | None
     ) -> dict[str, Tensor]:
+        _require_unencoded(adaptation.learner)
         meta = {name: value.detach() for name, value in meta.items()}
         proximal = self._proximal if self._proximal_in_evaluation else 0.0
         evaluation = record is not None
@@ -238,3 +225,15 @@ class ImplicitLoop(FunctionalLoop):
         else:
             solution = conjugate_gradient(damped, b, self._outer_steps)
         return list(problem.split(solution, adapted).values())
+
+
+def _require_unencoded(learner: Learner) -> None:
+    """Check that no features are learned outside the inner problem, which would not know of them.
+
+    Raises:
+        SettingError: if there are.
+    """
+    if type(learner).encode is not Learner.encode:
+        raise SettingError(
+            "inner_loop", "implicit", "this method's features are learned outside the inner problem; use higher"
+        )

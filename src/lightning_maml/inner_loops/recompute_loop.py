@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_maml.arguments import Count, checked
 from lightning_maml.episodes import Episodes, Task
 from lightning_maml.inner_loops.chunk import Chunk
 from lightning_maml.inner_loops.contracts import Parameters, TaskRecord
 from lightning_maml.inner_loops.functional_loop import ChunkSize, FunctionalLoop
 from lightning_maml.inner_loops.sgd import Descent
 from lightning_maml.inner_loops.unrolled import Adaptation
-from lightning_maml.settings import require_at_least
 
 
 class RecomputeLoop(FunctionalLoop):
@@ -40,15 +40,15 @@ class RecomputeLoop(FunctionalLoop):
     differentiation" (checkpointing).
     """
 
+    @checked("inner_loop")
     def __init__(
         self,
         inner_optimizer: Callable[..., Optimizer],
-        keep_every: int = 2,
+        keep_every: Count = 2,
         vectorized: bool = False,
         chunk_size: ChunkSize = "auto",
     ) -> None:
         super().__init__(inner_optimizer, chunk_size, vectorized=vectorized)
-        require_at_least(1, inner_loop__keep_every=keep_every)
         self._keep_every = keep_every
 
     def gradients(self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord) -> list[Tensor]:

@@ -7,10 +7,11 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_maml.arguments import Count, checked
 from lightning_maml.episodes import Episodes, Task
 from lightning_maml.inner_loops.contracts import Learner, Objective, TaskRecord, Trajectory, stack_records
 from lightning_maml.inner_loops.higher_loop import HigherLoop
-from lightning_maml.settings import require_at_least
+from lightning_maml.settings import SettingError, require_at_least
 
 
 class ReptileLoop(HigherLoop):
@@ -29,13 +30,12 @@ class ReptileLoop(HigherLoop):
         batch_size: support samples of a step of training; None for all of them.
 
     Raises:
-        SettingError: if `batch_size` is less than one.
+        SettingError: if `batch_size` is less than one; when it is called to train, if there are no inner steps.
     """
 
-    def __init__(self, inner_optimizer: Callable[..., Optimizer], batch_size: int | None = None) -> None:
+    @checked("inner_loop")
+    def __init__(self, inner_optimizer: Callable[..., Optimizer], batch_size: Count | None = None) -> None:
         super().__init__(inner_optimizer)
-        if batch_size is not None:
-            require_at_least(1, inner_loop__batch_size=batch_size)
         self._batch_size = batch_size
 
     def __call__(
@@ -44,7 +44,10 @@ class ReptileLoop(HigherLoop):
         """See `InnerLoop`. Whatever does not adapt has gradient zero."""
         if objective is None:
             return super().__call__(learner, episodes, steps=steps)
-        require_at_least(0, algorithm__num_inner_steps=steps)
+        if not learner.adapts_by_gradient:
+            remedy = "it learns from adaptation alone, and this method does not adapt by gradient; use higher"
+            raise SettingError("inner_loop", "reptile", remedy)
+        require_at_least(1, algorithm__num_inner_steps=steps)
         meta = {name: theta.detach().requires_grad_() for name, theta in learner.meta_parameters().items()}
         sums = {name: torch.zeros_like(theta) for name, theta in meta.items()}
         records = []

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_maml.inner_loops.contracts import Parameters
+from lightning_maml.optimizers import make_optimizer
 from lightning_maml.settings import SettingError
 
 
@@ -35,10 +36,7 @@ class FunctionalSGD:
     """
 
     def __init__(self, inner_optimizer: Callable[..., Optimizer]) -> None:
-        try:
-            optimizer = inner_optimizer([torch.zeros(1, requires_grad=True)])
-        except ValueError as error:
-            raise SettingError("optim.inner_optimizer", inner_optimizer, f"{error}; change it") from error
+        optimizer = make_optimizer("optim.inner_optimizer", inner_optimizer, [torch.zeros(1, requires_grad=True)])
         if type(optimizer) is not torch.optim.SGD:
             raise SettingError(
                 "optim.inner_optimizer._target_",

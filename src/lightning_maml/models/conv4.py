@@ -6,8 +6,9 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lightning_maml.arguments import Count, Natural, checked
 from lightning_maml.models.pooling import GlobalMean
-from lightning_maml.settings import SettingError, require_at_least
+from lightning_maml.settings import SettingError
 
 Downsample = Literal["max_pool", "stride"]
 
@@ -37,26 +38,18 @@ class Conv4(nn.Module):
         SettingError: if a size is not positive, or the image is too small for that many blocks.
     """
 
+    @checked("model.torch_module")
     def __init__(
         self,
         input_shape: Sequence[int],
         num_outputs: int,
-        num_layers: int = 4,
-        num_filters: int = 64,
-        kernel_size: int = 3,
-        padding: int = 1,
+        num_layers: Count = 4,
+        num_filters: Count = 64,
+        kernel_size: Count = 3,
+        padding: Natural = 1,
         downsample: Downsample = "max_pool",
     ) -> None:
         super().__init__()
-        require_at_least(
-            1,
-            model__torch_module__num_layers=num_layers,
-            model__torch_module__num_filters=num_filters,
-            model__torch_module__kernel_size=kernel_size,
-        )
-        require_at_least(0, model__torch_module__padding=padding)
-        if downsample not in ("max_pool", "stride"):
-            raise SettingError("model.torch_module.downsample", downsample, "choose max_pool or stride")
         if len(input_shape) != 3:
             raise SettingError(
                 "model.torch_module.input_shape",

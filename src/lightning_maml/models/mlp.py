@@ -7,7 +7,7 @@ from math import prod
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_maml.settings import require_at_least
+from lightning_maml.arguments import Count, checked
 
 
 class MLP(nn.Module):
@@ -22,10 +22,9 @@ class MLP(nn.Module):
         SettingError: if a hidden size is not positive.
     """
 
-    def __init__(self, input_shape: Sequence[int], num_outputs: int, hidden_sizes: Sequence[int] = (40, 40)) -> None:
+    @checked("model.torch_module")
+    def __init__(self, input_shape: Sequence[int], num_outputs: int, hidden_sizes: Sequence[Count] = (40, 40)) -> None:
         super().__init__()
-        for size in hidden_sizes:
-            require_at_least(1, model__torch_module__hidden_sizes=size)
         sizes = [prod(input_shape), *hidden_sizes]
         layers = [layer for inputs, outputs in pairwise(sizes) for layer in (nn.Linear(inputs, outputs), nn.ReLU())]
         self.body = nn.Sequential(nn.Flatten(), *layers)

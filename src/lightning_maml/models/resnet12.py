@@ -6,8 +6,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import DropBlock2d
 
+from lightning_maml.arguments import Count, Probability, checked
 from lightning_maml.models.pooling import GlobalMean
-from lightning_maml.settings import SettingError, require_at_least
+from lightning_maml.settings import SettingError
 
 _SLOPE = 0.1  # of leaky ReLU below zero
 
@@ -33,20 +34,16 @@ class ResNet12(nn.Module):
     Shapes: images [samples, channels, height, width] of at least 16×16 pixels for four blocks.
     """
 
+    @checked("model.torch_module")
     def __init__(
         self,
         input_shape: Sequence[int],
         num_outputs: int,
-        channels: Sequence[int] = (64, 160, 320, 640),
-        drop_block: float = 0.0,
-        block_size: int = 5,
+        channels: Sequence[Count] = (64, 160, 320, 640),
+        drop_block: Probability = 0.0,
+        block_size: Count = 5,
     ) -> None:
         super().__init__()
-        for width in channels:
-            require_at_least(1, model__torch_module__channels=width)
-        require_at_least(1, model__torch_module__block_size=block_size)
-        if not 0 <= drop_block < 1:
-            raise SettingError("model.torch_module.drop_block", drop_block, "give a probability in [0, 1)")
         if len(input_shape) != 3 or min(input_shape[1:]) < 2 ** len(channels):
             raise SettingError(
                 "model.torch_module.input_shape",
