@@ -32,3 +32,61 @@ class Killed(Conv4):
         super().__init__(input_shape, num_outputs, **settings)
         if seed == 2:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class NaNWeights(Conv4):
+    def __init__(self, input_shape: tuple[int, ...], num_outputs: int, **settings: int) -> None:
+        super().__init__(input_shape, num_outputs, **settings)
+        nn.init.constant_(self.head.bias, float("nan"))
+
+
+class TooWide(Conv4):
+    def __init__(self, input_shape: tuple[int, ...], num_outputs: int, **settings: int) -> None:
+        super().__init__(input_shape, num_outputs + 2, **settings)
+
+
+class TwoOutputs(Conv4):
+    def forward(self, images: Tensor) -> Any:
+        return super().forward(images), images
+
+
+class Frozen(Conv4):
+    def __init__(self, input_shape: tuple[int, ...], num_outputs: int, **settings: int) -> None:
+        super().__init__(input_shape, num_outputs, **settings)
+        self.requires_grad_(False)
+
+
+class FrozenHead(Conv4):
+    def __init__(self, input_shape: tuple[int, ...], num_outputs: int, **settings: int) -> None:
+        super().__init__(input_shape, num_outputs, **settings)
+        self.head.requires_grad_(False)
+
+
+class NoParameters(nn.Module):
+    def __init__(self, input_shape: tuple[int, ...], num_outputs: int, **settings: int) -> None:
+        super().__init__()
+        self.num_outputs = num_outputs
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1)[:, : self.num_outputs]
+
+
+class EmptyBody(nn.Module):
+    def __init__(self, input_shape: tuple[int, ...], num_outputs: int, **settings: int) -> None:
+        super().__init__()
+        self.body = nn.Flatten()
+        self.head = nn.Linear(28 * 28, num_outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.body(images))
+
+
+class OneLayer(nn.Module):
+    """Without a body and a head."""
+
+    def __init__(self, input_shape: tuple[int, ...], num_outputs: int, **settings: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, num_outputs))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)

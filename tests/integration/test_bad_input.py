@@ -7,23 +7,8 @@ import pytest
 import torch
 
 from tests.integration.command import TINY, job_folder, run, tiny
+from tests.integration.refusals import CSV, refuse
 from tests.paths import DATASET_PATH, HAS_OMNIGLOT
-
-CSV = "logging=csv"
-
-
-def refuse(*arguments: str, folder: Path, **env: str) -> str:
-    """The one line of a refused run, after checking that it is one and that nothing but a log was left."""
-    done = run(
-        *tiny(*([] if any(a.startswith("logging=") for a in arguments) else [CSV]), *arguments), folder=folder, **env
-    )
-    assert done.returncode in (1, 2), done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    errors = [line for line in done.stderr.splitlines() if "rror" in line]
-    assert len(errors) == 1 and errors[0].startswith("error: "), done.stderr
-    left = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    assert left <= {".hydra", "run.log"}, left
-    return errors[0]
 
 
 @pytest.mark.parametrize(

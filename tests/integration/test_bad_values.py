@@ -1,0 +1,188 @@
+"""Settings of every group that are of the wrong type, out of range, misspelt or contradictory: each is refused in a
+line that names the setting as it was typed, and its value."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.refusals import refuse
+
+WRONG_TYPE = {
+    "data": [
+        ("data.datamodule.nway=five", "data.datamodule.nway=five: give a whole number"),
+        ("data.datamodule.nway=5.5", "data.datamodule.nway=5.5: give a whole number"),
+        ("data.datamodule.kshot.support=null", "data.datamodule.kshot.support=None: give a whole number of at least 1"),
+        ("data.datamodule.batch_size.train=[16]", "data.datamodule.batch_size.train=[16]: give a whole number"),
+        ("data.datamodule.device_resident=3", "data.datamodule.device_resident=3: give true or false"),
+        ("data.datamodule.cache_dir=3", "data.datamodule.cache_dir=3: give text, or null"),
+        ("data.datamodule.transforms=[resize]", "data.datamodule.transforms=resize: give a node with a _target_"),
+        ("data.inner_lr=fast", "data.inner_lr=fast: give a number of at least 0.0"),
+        ("data=image_folder data.split_seed=x", "data.split_seed=x: give a whole number"),
+        ("data.datamodule=null", "data.datamodule=None: give a node whose _target_ makes a MetaDataModule"),
+    ],
+    "model": [
+        ("model.torch_module.num_filters=many", "model.torch_module.num_filters=many: give a whole number"),
+        ("model=mlp model.torch_module.hidden_sizes=40", "model.torch_module.hidden_sizes=40: give a list"),
+        ("model=resnet12 model.torch_module.drop_block=nan", "model.torch_module.drop_block=nan: give a probability"),
+        ("model.torch_module=Conv4", "model.torch_module=Conv4: give a node whose _target_ makes a Module"),
+    ],
+    "algorithm": [
+        ("algorithm.num_inner_steps=1.5", "algorithm.num_inner_steps=1.5: give a whole number"),
+        ("algorithm.gradient_clip_val=inf", "algorithm.gradient_clip_val=inf: give a positive number, or null"),
+        ("algorithm.log_every_step=1", "algorithm.log_every_step=1: give true or false"),
+        ("algorithm.objective.first_order=maybe", "algorithm.objective.first_order=maybe: give true or false"),
+        ("algorithm=meta_sgd algorithm.learner.step_size=[1]", "algorithm.learner.step_size=[1]: give a finite number"),
+    ],
+    "inner_loop": [
+        ("inner_loop=vectorized inner_loop.chunk_size=all", "inner_loop.chunk_size=all: give a whole number"),
+        ("inner_loop=recompute inner_loop.keep_every=2.0", "inner_loop.keep_every=2.0: give a whole number"),
+        ("inner_loop=implicit inner_loop.vectorized=2", "inner_loop.vectorized=2: give true or false"),
+    ],
+    "optim": [
+        ("optim.outer_optimizer.lr=null", "optim.outer_optimizer.lr=None: give a finite number"),
+        ("optim.inner_optimizer.lr=[0.1]", "optim.inner_optimizer.lr=[0.1]: give a finite number"),
+        ("algorithm=reptile optim.inner_optimizer.betas=0.9", "optim.inner_optimizer.betas=0.9: give a list"),
+        ("optim=adam_cosine optim.lr_scheduler.T_max=1.5", "optim.lr_scheduler.T_max=1.5: give a whole number"),
+        ("optim.outer_optimizer=adam", "optim.outer_optimizer=adam: give a node whose _target_ makes a Optimizer"),
+    ],
+    "train": [
+        ("train.seed=zero", "train.seed=zero: give a whole number"),
+        ("train.fit=often", "train.fit=often: give true or false"),
+        ("train.ckpt_path=3", "train.ckpt_path=3: give text, or null"),
+        ("train.early_stopping.patience=1.5", "train.early_stopping.patience=1.5: give a whole number"),
+        ("train.pl_trainer.max_epochs=ten", "train.pl_trainer.max_epochs=ten: give a whole number"),
+        ("train.pl_trainer.max_time=3", "train.pl_trainer.max_time=3: give text"),
+        ("train.pl_trainer.precision=half", "train.pl_trainer.precision=half: give 64, 32, 16"),
+        ("train.callbacks=null", "train.callbacks=None: give a mapping"),
+        ("train.callbacks.curves=5", "train.callbacks.curves=5: give a node whose _target_ makes a Callback"),
+    ],
+    "logging": [
+        ("logging.csv=5", "logging.csv=5: give a node whose _target_ makes a Logger"),
+        ("logging=wandb logging.wandb.log_model=3", "logging.wandb.log_model=3: give"),
+    ],
+}
+
+OUT_OF_RANGE = [
+    ("data.datamodule.eval_seed=-1", "data.datamodule.eval_seed=-1: give a whole number of at least 0"),
+    ("data.datamodule.batches.val=0", "data.datamodule.batches.val=0: give a whole number of at least 1"),
+    ("data.datamodule.num_workers.train=-1", "data.datamodule.num_workers.train=-1: give a whole number of at least 0"),
+    ("data.datamodule.cache=tape", "data.datamodule.cache=tape: choose from disk, memory, none"),
+    ("data.inner_lr=-0.4", "data.inner_lr=-0.4: give a number of at least 0.0"),
+    (
+        "model=conv4 model.torch_module.downsample=half",
+        "model.torch_module.downsample=half: choose from max_pool, stride",
+    ),
+    (
+        "model=resnet12 model.torch_module.channels=[0]",
+        "model.torch_module.channels=0: give a whole number of at least 1",
+    ),
+    ("algorithm.accumulate=0", "algorithm.accumulate=0: give a whole number of at least 1"),
+    ("algorithm=r2d2 algorithm.learner.ridge=0", "algorithm.learner.ridge=0: give a positive number"),
+    ("algorithm=mldg algorithm.objective.beta=-1", "algorithm.objective.beta=-1: give a number of at least 0.0"),
+    ("inner_loop=implicit inner_loop.proximal=0", "inner_loop.proximal=0: give a positive number"),
+    ("inner_loop=implicit inner_loop.outer_solver=lu", "inner_loop.outer_solver=lu: choose from cg, neumann"),
+    ("+optim.inner_optimizer.momentum=-1", "optim.inner_optimizer.momentum=-1: Invalid momentum value: -1; change it"),
+    ("+optim.outer_optimizer.betas=[0.9,1.5]", "optim.outer_optimizer.betas=[0.9, 1.5]: Invalid beta"),
+    ("optim=adam_cosine optim.lr_scheduler.T_max=0", "optim.lr_scheduler"),
+    ("train.seed=99999999999", "train.seed=99999999999: give a whole number of at least 0 and below 2³²"),
+    ("train.mode=largest", "train.mode=largest: choose from max, min"),
+    ("train.pl_trainer.limit_train_batches=0", "train.pl_trainer.limit_train_batches=0: give a positive number"),
+    (
+        "train.pl_trainer.limit_val_batches=-1",
+        "train.pl_trainer.limit_val_batches=-1: You have passed invalid value -1",
+    ),
+    ("train.pl_trainer.val_check_interval=0", "train.pl_trainer.val_check_interval=0: give a positive number"),
+    ("train.pl_trainer.check_val_every_n_epoch=0", "train.pl_trainer.check_val_every_n_epoch=0: give a whole number"),
+    ("train.pl_trainer.max_time=tomorrow", "train.pl_trainer.max_time=tomorrow: "),
+    ("train.pl_trainer.profiler=fast", "train.pl_trainer.profiler=fast: "),
+    ("train.checkpoint.every_n_steps=0", "train.checkpoint.every_n_steps=0: give a whole number of at least 1"),
+]
+
+MISSPELT = [
+    ("trian.seed=1", "trian.seed=1: there is no such setting; did you mean train.seed=1?"),
+    ("data.datamodule.kshot.querry=1", "data.datamodule.kshot.querry=1: there is no such setting"),
+    (
+        "data.datamodule.kshot={suport:1,query:1}",
+        "data.datamodule.kshot.suport=…: there is no such setting; did you mean data.datamodule.kshot.support",
+    ),
+    ("data.datamodule.nway={train:3,vall:2,test:2}", "vall"),
+    ("+model.torch_module.num_filter=3", "unexpected keyword argument 'num_filter' of model.torch_module._target_="),
+    ("+train.pl_trainer.max_epoch=3", "train.pl_trainer.max_epoch=3: unexpected keyword argument 'max_epoch'"),
+    (
+        "+optim.outer_optimizer.momentums=1",
+        "optim.outer_optimizer.momentums=1: unexpected keyword argument 'momentums'",
+    ),
+    ("optim.outer_optimizer._target_=torch.optim.Adma", "optim.outer_optimizer._target_=torch.optim.Adma: there is no"),
+    ("algorithm.learner._target_=maml.MAML", "algorithm.learner._target_=maml.MAML: there is no such class"),
+    ("algorithm=malm", "algorithm=malm: there is no such member; did you mean algorithm=maml?"),
+    ("--train.seed=1", "--train.seed=1: settings have no dashes; did you mean train.seed=1?"),
+    ("~train.sede", "~train.sede: there is no such setting to delete"),
+    ("train.monitor=metaval/acuracy", "train.monitor=metaval/acuracy: there is no such metric"),
+]
+
+CONTRADICTORY = [
+    ("train.pl_trainer.max_steps=0", "train.pl_trainer.max_steps=0: nothing would be trained; train.fit=false"),
+    ("train.pl_trainer.max_epochs=0", "train.pl_trainer.max_epochs=0: nothing would be trained"),
+    (
+        "train.fit=false train.test=false train.ckpt_path=x.ckpt",
+        "train.test=False: with train.fit=false there is nothing",
+    ),
+    ("train.early_stopping.patience=3 train.pl_trainer.limit_val_batches=0", "train.early_stopping.patience=3: "),
+    ("train.monitor=metaval/outer_loss", "data.mode=max: of metaval/outer_loss the min is the best; give min"),
+    ("optim=adam_cosine train.pl_trainer.max_epochs=-1", "train.pl_trainer.max_epochs=-1: a schedule needs an end"),
+    ("+optim.inner_optimizer.nesterov=true", "optim.inner_optimizer.nesterov=True: Nesterov momentum requires"),
+    ("algorithm=protonet algorithm.num_inner_steps=2", "algorithm.num_inner_steps=2: this method does not adapt"),
+    ("algorithm=anil inner_loop=implicit", "inner_loop=implicit: this method's features are learned outside"),
+    (
+        "algorithm=meta_sgd inner_loop=implicit",
+        "inner_loop=implicit: the solution does not depend on learned step sizes",
+    ),
+    ("algorithm=protonet inner_loop=implicit", "inner_loop=implicit: this method's features are learned outside"),
+    ("algorithm=protonet inner_loop=reptile", "inner_loop=reptile: it learns from adaptation alone"),
+    ("algorithm=reptile algorithm.num_inner_steps=0", "algorithm.num_inner_steps=0: give a whole number of at least 1"),
+    ("algorithm=reptile inner_loop=higher", "algorithm.objective={}: it weighs no loss"),
+    ("data=sinusoid model=mlp data.datamodule.nway=2", "data.datamodule.nway=2: these tasks have no classes to choose"),
+    ("data=sinusoid model=conv4", "model.torch_module.input_shape=(1,): Conv4 wants images"),
+    (
+        "data.datamodule.cache=none data.datamodule.device_resident=true",
+        "data.datamodule.device_resident=True: needs a",
+    ),
+    (
+        "optim.outer_optimizer._target_=torch.optim.LBFGS ~optim.outer_optimizer.lr",
+        "optim.outer_optimizer._target_=LBFGS",
+    ),
+    (
+        "optim.outer_optimizer._target_=torch.nn.Linear",
+        "optim.outer_optimizer._target_=torch.nn.Linear: it is no Optim",
+    ),
+    ("model.torch_module._target_=torch.optim.SGD", "model.torch_module._target_=torch.optim.SGD: it is no Module"),
+    (
+        "inner_loop=higher optim.inner_optimizer._target_=torch.optim.AdamW",
+        "AdamW: the inner loop has no differentiable",
+    ),
+]
+
+HARDWARE = [
+    ("train.pl_trainer.accelerator=tpu", "train.pl_trainer.accelerator=tpu: "),
+    ("train.pl_trainer.accelerator=abacus", "train.pl_trainer.accelerator=abacus: "),
+    ("train.pl_trainer.devices=0", "train.pl_trainer.devices=0: "),
+    ("train.pl_trainer.devices=[7]", "train.pl_trainer.devices=[7]: "),
+    (
+        "train.pl_trainer.devices=99",
+        "data.datamodule.batch_size.train=2: it is global; choose a multiple of 99 processes",
+    ),
+    (
+        "train.pl_trainer.num_nodes=2",
+        "train.pl_trainer.num_nodes=2: nothing here has started processes on other machines",
+    ),
+]
+
+CASES = [
+    *(case for cases in WRONG_TYPE.values() for case in cases),
+    *(case for cases in (OUT_OF_RANGE, MISSPELT, CONTRADICTORY, HARDWARE) for case in cases),
+]
+
+
+@pytest.mark.parametrize(("overrides", "said"), CASES, ids=[overrides for overrides, _ in CASES])
+def test_it_is_refused_in_one_line(tmp_path: Path, overrides: str, said: str) -> None:
+    assert said in refuse(*overrides.split(" "), folder=tmp_path / "run")
