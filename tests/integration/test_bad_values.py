@@ -138,6 +138,7 @@ CONTRADICTORY = [
         "inner_loop=implicit: the solution does not depend on learned step sizes",
     ),
     ("algorithm=protonet inner_loop=implicit", "inner_loop=implicit: this method's features are learned outside"),
+    ("algorithm=mldg inner_loop=implicit", "inner_loop=implicit: its gradients are of the solution alone"),
     ("algorithm=protonet inner_loop=reptile", "inner_loop=reptile: it learns from adaptation alone"),
     ("algorithm=reptile algorithm.num_inner_steps=0", "algorithm.num_inner_steps=0: give a whole number of at least 1"),
     ("algorithm=reptile inner_loop=higher", "algorithm.objective={}: it weighs no loss"),

@@ -87,9 +87,8 @@ class ImplicitLoop(FunctionalLoop):
     def gradients(self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord) -> list[Tensor]:
         objective = adaptation.objective
         if set(objective.query) - {adaptation.steps} or objective.support:
-            raise ValueError(
-                "implicit gradients are of the solution alone; weigh the last query loss, and nothing else"
-            )
+            remedy = "its gradients are of the solution alone, and this objective weighs other losses too; use higher"
+            raise SettingError("inner_loop", "implicit", remedy)
         _require_unencoded(adaptation.learner)
         if adaptation.steps and adaptation.learner.step_size(meta, 0) is not None:
             raise SettingError(
