@@ -1,6 +1,7 @@
 """Files that are either there whole or as they were before."""
 
 import errno
+import gc
 import logging
 import os
 import sys
@@ -94,6 +95,7 @@ def save_figure(figure: Any, path: Path, dpi: int = 150) -> None:
     """Write a figure of matplotlib's, `replacing` its file, in the format that the name ends with."""
     with replacing(path, "wb") as file:
         figure.savefig(file, dpi=dpi, format=path.suffix[1:] or None)
+    gc.collect()  # a figure is full of cycles; those of a long run, left lying, come to hundreds of megabytes
 
 
 def is_no_room(error: BaseException) -> bool:

@@ -1,6 +1,7 @@
 """What people look at: learning curves, and accuracy against inner steps."""
 
 import csv
+import gc
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,11 +36,18 @@ class Curves(pl.Callback):
     def __init__(self, run_dir: str) -> None:
         self._run_dir = Path(run_dir)
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # What is there now stays until the end: to collect what a picture leaves then takes 3 ms, not 0.3 s.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._draw(trainer)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._draw(trainer)
+        gc.unfreeze()
         send(trainer, "curves", self._run_dir / "curves.png")
 
     @rank_zero_only
