@@ -31,7 +31,7 @@ printf "%s\\n" "${COMPREPLY[@]}"
         ("algorithm=a", {"algorithm=anil"}),
         ("experiment=quickstart train.pl_trainer.max_e", {"train.pl_trainer.max_epochs="}),
         ("data=sinusoid data.datamodule.kshot.", {"data.datamodule.kshot.support=", "data.datamodule.kshot.query="}),
-        ("-m optim=adam", {"optim=adam", "optim=adam_cosine", "optim=adamw_cosine"}),
+        ("-m optim=adam", {"optim=adam", "optim=adam_cosine", "optim=adam_halving", "optim=adamw_cosine"}),
     ],
 )
 def test_tab_offers_groups_members_and_settings(typed: str, offered: set[str], tmp_path: Path) -> None:
