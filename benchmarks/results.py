@@ -1,0 +1,94 @@
+"""The published numbers: runs what a budget allows, goes on with what was interrupted, and writes RESULTS.md.
+
+    python benchmarks/results.py --budget MINUTES [--rows PATTERN …] [--seeds 0 1 2] [--published] [--runs FOLDER]
+
+`results.yaml` beside this file holds the rows in the order in which they are run: an experiment of conf/, the paper's
+number, and what a laptop changes in it, for how many minutes. A laptop's run is measured first and given as many
+meta-updates as fit, so that its schedule ends with it; the number is kept, and a later call goes on to it. With
+`--published` (by itself where there is a GPU) an experiment runs as it stands. `--budget 0` only writes the page again.
+"""
+
+import argparse
+import fnmatch
+import logging
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import yaml
+
+sys.path[:0] = [str(Path(__file__).resolve().parent)]
+
+from results_page import write_page  # noqa: E402
+from results_runs import Attempt, Row  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Budget:
+    """Seconds that may still be spent."""
+
+    seconds: float
+    _began: float = field(default_factory=time.monotonic)
+
+    @property
+    def left(self) -> float:
+        return self.seconds - (time.monotonic() - self._began)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a table, in their order."""
+    return [Row(**node) for node in yaml.safe_load(path.read_text(encoding="utf-8"))]
+
+
+def chosen(rows: list[Row], patterns: list[str]) -> list[Row]:
+    """Those whose experiment matches a pattern, such as `omniglot/maml_*`.
+
+    Raises:
+        SystemExit: if a pattern matches none.
+    """
+    for pattern in patterns:
+        if not fnmatch.filter([row.experiment for row in rows], pattern):
+            sys.exit(f"error: --rows {pattern}: no row has such an experiment; results.yaml has those that there are")
+    return [row for row in rows if any(fnmatch.fnmatch(row.experiment, pattern) for pattern in patterns or ["*"])]
+
+
+def work(rows: list[Row], arguments: argparse.Namespace, budget: Budget) -> None:
+    """Run the rows one after another, each with all of its seeds, until the budget is spent."""
+    for row in rows:
+        for seed in arguments.seeds or (row.seeds if arguments.published else [0]):
+            if budget.left <= 0:
+                return
+            if not (arguments.published or row.minutes):
+                continue  # nothing that a laptop can do
+            attempt = Attempt.of(row, seed, arguments.runs, published=arguments.published)
+            if not attempt.finished:
+                log.info("%s, seed %d: %.0f minutes of the budget are left", row.experiment, seed, budget.left / 60)
+                attempt.go_on(budget, arguments.measure)
+                write_page(arguments.table, arguments.runs, arguments.out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", type=float, required=True, help="minutes")
+    parser.add_argument("--rows", nargs="*", default=[], help="patterns of experiments; by default all, in order")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[], help="by default 0, or with --published the row's")
+    parser.add_argument("--published", action="store_true", default=torch.cuda.is_available())
+    parser.add_argument("--runs", type=Path, default=Path("experiments/results"), help="where runs are kept")
+    parser.add_argument("--out", type=Path, default=HERE.parent / "RESULTS.md")
+    parser.add_argument("--table", type=Path, default=HERE / "results.yaml")
+    parser.add_argument("--measure", type=float, default=40, help="seconds to measure a laptop's speed for")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    rows = read_rows(arguments.table)
+    work(chosen(rows, arguments.rows), arguments, Budget(60 * arguments.budget))
+    write_page(arguments.table, arguments.runs, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
