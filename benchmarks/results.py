@@ -63,7 +63,7 @@ def work(rows: list[Row], arguments: argparse.Namespace, budget: Budget) -> None
         for seed in arguments.seeds or (row.seeds if arguments.published else [0]):
             if budget.left <= 0:
                 return
-            if not (arguments.published or row.minutes):
+            if not (arguments.published or row.minutes or row.trained_by):
                 continue  # nothing that a laptop can do
             attempt = Attempt.of(row, seed, arguments.runs, published=arguments.published)
             if not attempt.finished:

@@ -118,7 +118,7 @@ def _table(found: Sequence[Outcome]) -> str:
             record = one.attempts[0].record
             seconds = sum(attempt.record.seconds for attempt in one.attempts)
             kind = "published" if record.published else "laptop"
-            cells += [_count(one.attempts[0].folder), _duration(seconds), kind]
+            cells += [_count(one.attempts[0].trained_in), _duration(seconds), kind]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -128,6 +128,8 @@ def _details(one: Outcome) -> str:
     lines = [
         f"**{row.experiment}**: {record.hardware}; {record.software}; commit {record.commit}. Paper: {row.source}."
     ]
+    if record.trained_by is not None:
+        lines.append(f"RUN is the run of {record.trained_by}, whose training is the same.")
     if row.notes:
         lines.append(row.notes)
     return "\n".join([*lines, "", "```text", record.command, "```", ""])

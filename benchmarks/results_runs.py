@@ -48,6 +48,7 @@ class Row:
         metric: what is compared, of `metrics.json`; a fraction for an accuracy.
         minutes: how long a laptop trains, on two cores; None for not at all.
         laptop: what a laptop changes, as overrides.
+        trained_by: an experiment that trains just the same; a laptop tests its checkpoint, and trains none of its own.
         queries: queries per class of a second test of the same checkpoint; None for none.
         seeds: those of a published run.
         notes: what is to be said of the row; what was tried where it is below the paper.
@@ -59,6 +60,7 @@ class Row:
     metric: str = "outer_accuracy"
     minutes: float | None = None
     laptop: tuple[str, ...] = ()
+    trained_by: str | None = None
     queries: int | None = None
     seeds: tuple[int, ...] = (0,)
     notes: str | None = None
@@ -72,6 +74,7 @@ class Record:
         experiment, seed, published: which attempt it is.
         overrides: what the run was started with, beside its seed and its folder.
         meta_updates: how many are planned; None for as many as the experiment says.
+        trained_by: the experiment whose checkpoint is tested; None for its own.
         seconds: spent on it so far: training, validation and test, over all its parts.
         finished: whether there is nothing left to do.
         commit, hardware, software: what its last part ran on.
@@ -82,6 +85,7 @@ class Record:
     published: bool
     overrides: list[str]
     meta_updates: int | None = None
+    trained_by: str | None = None
     seconds: float = 0.0
     finished: bool = False
     commit: str = ""
@@ -91,7 +95,8 @@ class Record:
     @property
     def command(self) -> str:
         """What repeats it, in a clone of that commit."""
-        return shlex.join(["python", "src/run.py", *self.arguments])
+        of_another = [] if self.trained_by is None else ["train.fit=false", "train.ckpt_path=RUN/checkpoints/best.ckpt"]
+        return shlex.join(["python", "src/run.py", *self.arguments, *of_another])
 
     @property
     def arguments(self) -> list[str]:
@@ -104,23 +109,40 @@ class Attempt:
 
     Attributes:
         row: what is attempted.
-        folder: the run's; its second test is in `queries-N`.
+        runs: the folder of all runs.
         record: what is kept.
     """
 
     row: Row
-    folder: Path
+    runs: Path
     record: Record
     _known: bool = field(default=False)
 
     @classmethod
     def of(cls, row: Row, seed: int, runs: Path, *, published: bool) -> "Attempt":
         """As far as it has come."""
-        folder = runs.absolute() / row.experiment / ("published" if published else "laptop") / f"seed-{seed}"
-        if (folder / RECORD).exists():
-            return cls(row, folder, Record(**json.loads((folder / RECORD).read_text(encoding="utf-8"))), True)
+        trained_by = None if published else row.trained_by
         overrides = ["logging=csv", *(() if published else row.laptop)]
-        return cls(row, folder, Record(row.experiment, seed, published, overrides))
+        attempt = cls(row, runs.absolute(), Record(row.experiment, seed, published, overrides, trained_by=trained_by))
+        known = attempt.folder / RECORD
+        if known.exists():
+            attempt.record, attempt._known = Record(**json.loads(known.read_text(encoding="utf-8"))), True
+        return attempt
+
+    @property
+    def folder(self) -> Path:
+        """The run's; its second test is in `queries-N`."""
+        return self._folder_of(self.record.experiment)
+
+    @property
+    def trained_in(self) -> Path:
+        """The folder of the run that trained what is tested: this one's, or that of the row that it is trained by."""
+        return self._folder_of(self.record.trained_by or self.record.experiment)
+
+    def _folder_of(self, experiment: str) -> Path:
+        return (
+            self.runs / experiment / ("published" if self.record.published else "laptop") / f"seed-{self.record.seed}"
+        )
 
     @property
     def finished(self) -> bool:
@@ -136,22 +158,28 @@ class Attempt:
         Raises:
             SystemExit: if a run fails; what it said is in its `run.log` and on the screen.
         """
+        if self.record.trained_by is not None and not metrics_of(self.trained_in):
+            log.info("%s waits for %s, which trains it", self.record.experiment, self.record.trained_by)
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self._known and not self.record.published:
+        if not self._known and not self.record.published and self.record.trained_by is None:
             self._plan(measure)
         self.record.commit, self.record.hardware, self.record.software = commit(), hardware(), software()
         self._keep()
-        whole = self._run("train.ckpt_path=last", f"hydra.run.dir={self.folder}", seconds=budget.left)
+        if self.record.trained_by is None:
+            whole = self._run("train.ckpt_path=last", f"hydra.run.dir={self.folder}", seconds=budget.left)
+        else:
+            whole = self._test(self.folder)
         if whole and self.row.queries is not None:
-            whole = self._run(
-                "train.fit=false",
-                f"train.ckpt_path={self.folder / 'checkpoints' / 'best.ckpt'}",
-                f"data.datamodule.kshot.query={self.row.queries}",
-                f"hydra.run.dir={self.folder / f'queries-{self.row.queries}'}",
-                seconds=max(budget.left, _PATIENCE),  # a test is short, and cannot be resumed
-            )
+            queries = f"data.datamodule.kshot.query={self.row.queries}"
+            whole = self._test(self.folder / f"queries-{self.row.queries}", queries)
         self.record.finished = whole
         self._keep()
+
+    def _test(self, folder: Path, *settings: str) -> bool:
+        """Test the best checkpoint once more. That is short, and cannot be resumed: it has its time, budget or not."""
+        checkpoint = f"train.ckpt_path={self.trained_in / 'checkpoints' / 'best.ckpt'}"
+        return self._run("train.fit=false", checkpoint, *settings, f"hydra.run.dir={folder}", seconds=2 * _PATIENCE)
 
     def _plan(self, measure: float) -> None:
         """Give the run as many meta-updates as its minutes allow, in whole epochs."""
