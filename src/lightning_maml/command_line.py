@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lightning_maml import sweeps
 from lightning_maml.allocator import keep_freed_memory
+from lightning_maml.completion import complete_folders
 from lightning_maml.files import alone_in
 from lightning_maml.help_page import help_page, settings_page
 from lightning_maml.overrides import as_hydra_takes_them, quoted, what_was_meant
@@ -47,6 +48,7 @@ def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
     os.environ.setdefault(_TRACEBACKS, os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on rather than printing them
     load_dotenv(ROOT / ".env")
+    complete_folders()
     try:
         sys.argv[1:] = as_hydra_takes_them(quoted(sys.argv[1:], paths))
         if several() and "hydra=optuna" in sys.argv:

@@ -114,7 +114,15 @@ def _groups(root: DictConfig) -> Iterator[str]:
         yield f"{group}: {meaning}" if meaning else group
         for name in sorted(files, key=lambda name: (name != picked, name)):
             yield _row(f"{'*' if name == picked else ' '} {name}", description(files[name]), 17)
+        for folder, about in sorted(_folders(sources, group).items()):
+            yield _row(f"{'*' if str(picked).startswith(f'{folder}/') else ' '} {folder}/…", about, 17)
         yield ""
+
+
+def _folders(sources: list[Path], group: str) -> dict[str, str]:
+    """The folders of a group's members, each with what its base/NAME.yaml, on which they stand, says that they are."""
+    bases = (base for source in reversed(sources) for base in (source / group).glob("*/base/*.yaml"))
+    return {base.stem: description(base) for base in bases if base.stem == base.parents[1].name}
 
 
 def _what_groups_decide(sources: list[Path]) -> Iterator[tuple[str, str]]:

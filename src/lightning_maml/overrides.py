@@ -62,7 +62,9 @@ def translate(argument: str) -> list[str]:
 def what_was_meant(error: BaseException) -> str | None:
     """One line for an override that Hydra refuses: what was typed, and the nearest right one. None for other errors."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, member = str(error.missing_cfg_file).rpartition("/")
+        group, _, member = str(error.missing_cfg_file).partition("/")
+        if not in_folders(group):  # a group may have a path, hydra/launcher, or its members may
+            group, _, member = str(error.missing_cfg_file).rpartition("/")
         return _of_member(group, member, error.options or _members(group))
     if isinstance(error, ConfigCompositionException):
         unknown = re.search(r"^To append to your config use \+(.*)", str(error), re.MULTILINE)
@@ -75,10 +77,11 @@ def what_was_meant(error: BaseException) -> str | None:
 
 
 def _of_member(group: str, member: str, members: Iterable[str]) -> str:
-    members = list(members)
-    near = get_close_matches(member, members, n=1)
+    members, nested = list(members), in_folders(group)
+    near = get_close_matches(member, [*members, *nested], n=1)
     meant = f"did you mean {group}={near[0]}? " if near else ""
-    return f"{group}={member}: there is no such member; {meant}choose from {', '.join(members)}"
+    folders = sorted({f"{name.partition('/')[0]}/…" for name in nested})
+    return f"{group}={member}: there is no such member; {meant}choose from {', '.join([*members, *folders])}"
 
 
 def _of_key(typed: str, cause: Any) -> str:
@@ -120,6 +123,13 @@ def _members(group: str) -> list[str]:
     """The members of a group of conf/; of "", the groups."""
     folder = CONF / group
     return sorted(path.stem for path in (folder.iterdir() if folder.is_dir() else ()) if group == "" or path.is_file())
+
+
+def in_folders(group: str) -> list[str]:
+    """The members of a group of conf/ that are in folders: `omniglot/maml_5way_1shot`. A folder called base holds
+    what they are made of."""
+    files = (CONF / group).glob("*/*.yaml") if group else ()
+    return sorted(f"{file.parent.name}/{file.stem}" for file in files if file.parent.name != "base")
 
 
 def _paths(node: Any, prefix: str = "") -> Iterator[str]:

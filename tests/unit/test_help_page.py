@@ -27,6 +27,8 @@ def test_every_group_is_there_with_each_member_and_what_it_is() -> None:
         (start,) = (index for index, line in enumerate(lines) if line.startswith(f"{group}: "))
         shown = lines[start + 1 : lines.index("", start)]
         files = {path.stem: path for path in (ROOT / "conf" / group).glob("*.yaml")}
+        folders = {path.name for path in (ROOT / "conf" / group).iterdir() if path.is_dir()} - {"base"}
+        files |= {f"{name}/…": ROOT / "conf" / group / name / "base" / f"{name}.yaml" for name in folders}
         assert {line[4:].split()[0] for line in shown} == set(files)
         for line in shown:
             name, _, said = line[4:].partition(" ")
@@ -48,6 +50,12 @@ def test_what_would_be_run_is_marked_and_its_values_are_shown() -> None:
 def test_it_fits_a_screen(overrides: tuple[str, ...]) -> None:
     lines = page(*overrides).splitlines()
     assert max(map(len, lines)) <= help_page.WIDTH and len(lines) < 130
+
+
+def test_a_member_in_a_folder_marks_the_folder() -> None:
+    chosen = page("experiment=omniglot/maml_5way_1shot")
+    assert re.search(r"^  \* omniglot/… +Published settings on Omniglot", chosen, re.MULTILINE)
+    assert "data.datamodule.nway=5 " in chosen and "algorithm.eval_inner_steps=3 " in chosen
 
 
 def test_a_setting_that_would_not_be_there_is_left_out() -> None:

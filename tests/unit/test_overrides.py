@@ -71,6 +71,15 @@ def test_the_nearest_member_is_suggested() -> None:
     assert overrides.what_was_meant(missing) == line
 
 
+@pytest.mark.parametrize(
+    "typed", ["omniglot/maml_5way_1shots", "omniglo/maml_5way_1shot", "maml_5way_1shot", "omniglot/maml5way1shot"]
+)
+def test_the_nearest_member_in_a_folder_is_suggested(typed: str) -> None:
+    line = refused(f"experiment={typed}")
+    assert line.startswith(f"experiment={typed}: there is no such member; did you mean experiment=omniglot/maml_5way_1")
+    assert "omniglot_cpu, " in line and "omniglot/…" in line and len(line) < 250
+
+
 def test_members_are_listed_where_hydra_does_not() -> None:
     missing = MissingConfigException("Could not load 'model/cnn'", "model/cnn")
     line = "model=cnn: there is no such member; choose from conv4, conv4_small, mlp, resnet12"
