@@ -1,6 +1,6 @@
-# make train · make test · make lint · make bench · make lock · make demo · make help: each builds .venv from the lock when it must.
+# make train · make test · make lint · make bench · make results · make lock · make demo · make help: each builds .venv from the lock when it must.
 .DEFAULT_GOAL := help
-.PHONY: help train demo test lint bench lock venv clean
+.PHONY: help train demo test lint bench results lock venv clean
 SHELL := /bin/sh
 
 VENV := .venv
@@ -10,6 +10,7 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$p && break; done)
 ARGS ?=
+BUDGET ?= 120
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +37,9 @@ lint: $(STAMP) ## Check format (ruff), types (mypy) and floors (import-linter)
 bench: $(STAMP) ## Measure speed and exercise faults (needs Omniglot in DATASET_PATH; about ten minutes)
 	$(VENV)/bin/python benchmarks/loader.py
 	$(VENV)/bin/python benchmarks/kills.py
+
+results: $(STAMP) ## Run the published settings for BUDGET minutes, or go on with them, and write RESULTS.md
+	$(VENV)/bin/python benchmarks/results.py --budget $(BUDGET) $(ARGS)
 
 lock: $(LOCK) ## Rewrite requirements.txt from pyproject.toml
 	$(VENV)/bin/uv pip compile pyproject.toml --universal --group dev --extra joblib --extra submitit --extra ray --extra optuna --extra onnx --upgrade --no-header --no-annotate \

@@ -11,6 +11,7 @@ meta-updates as fit, so that its schedule ends with it; the number is kept, and 
 import argparse
 import fnmatch
 import logging
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -85,6 +86,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))  # the run that is alive is told, too
     rows = read_rows(arguments.table)
     work(chosen(rows, arguments.rows), arguments, Budget(60 * arguments.budget))
     write_page(arguments.table, arguments.runs, arguments.out)

@@ -1,0 +1,131 @@
+"""RESULTS.md: its numbers are those of the runs, and an interrupted run is gone on with."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from benchmarks import results
+from tests.paths import ROOT
+
+SMALL = [
+    *("data=glyphs", "model=conv4_small", "model.torch_module.num_filters=4", "data.datamodule.kshot.query=2"),
+    *("data.datamodule.batch_size={train: 2, val: 2, test: 3}", "data.datamodule.batches={train: 3, val: 1, test: 2}"),
+]
+
+
+def table(folder: Path, *rows: dict[str, Any]) -> Path:
+    path = folder / "rows.yaml"
+    path.write_text(yaml.safe_dump([{"source": "a paper", "published": None} | row for row in rows]))
+    return path
+
+
+def run(folder: Path, rows: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The page that the program writes."""
+    where = ["--table", str(rows), "--runs", str(folder / "runs"), "--out", str(folder / "RESULTS.md")]
+    monkeypatch.setattr(sys, "argv", ["results.py", *where, *arguments])
+    results.main()
+    return (folder / "RESULTS.md").read_text()
+
+
+def pretend(folder: Path, accuracies: list[float], **record: Any) -> None:
+    """A run's folder, as if it had been tested on as many tasks."""
+    folder.mkdir(parents=True)
+    seed = int(folder.name.removeprefix("seed-")) if folder.name.startswith("seed-") else 0
+    known = {"experiment": "", "seed": seed, "published": False, "overrides": ["a=1"], "commit": "abc", "seconds": 90}
+    (folder / "row.json").write_text(json.dumps(known | record))
+    steps = {f"metatest/outer_accuracy/step_{k}": value for k, value in enumerate((0.2, float(np.mean(accuracies))))}
+    steps |= {"metatest/outer_loss/step_1": 0.5, "metatest/outer_loss_ci95/step_1": 0.04}
+    (folder / "metrics.json").write_text(json.dumps(steps))
+    with (folder / "tasks.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["task", "outer_accuracy"], *enumerate(accuracies)])
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["step", "metaval/outer_accuracy"], [500, 0.5], [1000, 0.75]])
+
+
+def test_the_table_holds_the_numbers_of_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, draw = tmp_path / "runs", np.random.default_rng(0)
+    one, two, beside = (draw.uniform(0.8, 1, 50).tolist() for _ in range(3))
+    pretend(runs / "a/one/laptop/seed-0", one, experiment="a/one", finished=True)
+    pretend(runs / "a/one/laptop/seed-0/queries-15", beside)
+    pretend(runs / "a/two/published/seed-0", one, experiment="a/two", finished=True, published=True)
+    pretend(runs / "a/two/published/seed-3", two, experiment="a/two", finished=True, published=True)
+    pretend(runs / "a/two/laptop/seed-0", [0.1] * 50, experiment="a/two", finished=True)  # published runs go before
+    pretend(runs / "a/three/laptop/seed-0", one, experiment="a/three")
+    pretend(runs / "b/curve/laptop/seed-0", one, experiment="b/curve", finished=True)
+    rows = table(
+        tmp_path,
+        {"experiment": "a/one", "published": "98.7", "queries": 15, "notes": "More was tried."},
+        *({"experiment": f"a/{name}"} for name in ("two", "three", "four")),
+        {"experiment": "b/curve", "published": "1.13 ± 0.18", "metric": "outer_loss/step_1"},
+    )
+    page = run(tmp_path, rows, "--budget", "0", monkeypatch=monkeypatch)
+
+    def cell(values: Any) -> str:
+        values = 100 * np.asarray(values)
+        return f"{values.mean():.2f} ± {1.96 * values.std(ddof=1) / 50**0.5:.2f}"
+
+    lines = {line.split(" | ")[0].strip("| "): line for line in page.splitlines() if line.startswith("| ")}
+    assert lines["one"] == f"| one | 98.7 | **{cell(one)}** | {cell(beside)} | 0 | 1,000 | 2 min | laptop |"
+    assert f"| **{cell((np.array(one) + np.array(two)) / 2)}** |" in lines["two"]
+    assert lines["two"].endswith(" | 0, 3 | 1,000 | 3 min | published |")
+    assert "interrupted" in lines["three"] and "not run" in lines["four"]
+    assert "| 1.13 ± 0.18 | **0.500 ± 0.040** |" in lines["curve"]
+    assert "More was tried." in page and "python src/run.py experiment=a/one a=1 train.seed=0" in page
+    for name in ("updates", "time", "steps"):
+        assert (tmp_path / f"docs/results_{name}.png").exists() and f"docs/results_{name}.png" in page
+
+
+def test_an_interrupted_run_is_gone_on_with_and_a_finished_one_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    small: dict[str, Any] = {"minutes": 0.02, "laptop": SMALL, "queries": 3}
+    other = {"experiment": "omniglot_cpu", "trained_by": "quickstart", "laptop": SMALL}
+    rows = table(tmp_path, {"experiment": "quickstart"} | small, other)
+    quick = ["--measure", "0.5", "--seeds", "0"]
+    page = run(tmp_path, rows, "--budget", "0.001", *quick, monkeypatch=monkeypatch)
+    folder = tmp_path / "runs/quickstart/laptop/seed-0"
+    planned = json.loads((folder / "row.json").read_text())
+    assert "| quickstart | none | interrupted" in page and not planned["finished"]
+    assert planned["meta_updates"] % 3 == 0 and planned["seconds"] > 0
+
+    page = run(tmp_path, rows, "--budget", "5", *quick, monkeypatch=monkeypatch)
+    done = json.loads((folder / "row.json").read_text())
+    assert done["finished"] and done["meta_updates"] == planned["meta_updates"]
+    assert done["seconds"] > planned["seconds"] and done["overrides"] == planned["overrides"]
+    last = list(csv.DictReader((folder / "metrics.csv").open()))[-1]["step"]
+    assert int(float(last)) == done["meta_updates"]
+    tested = [json.loads((path / "metrics.json").read_text()) for path in (folder, folder / "queries-3")]
+    for metrics in tested:
+        assert f"{100 * metrics['metatest/outer_accuracy']:.2f} ± " in page
+    # the same weights on the same tasks; that experiment takes three inner steps in the test, this one takes one
+    borrowed = json.loads((tmp_path / "runs/omniglot_cpu/laptop/seed-0/metrics.json").read_text())
+    assert borrowed["metatest/outer_accuracy/step_1"] == pytest.approx(tested[0]["metatest/outer_accuracy"], abs=1e-6)
+    assert "metatest/outer_accuracy/step_3" in borrowed
+
+    def nothing_starts(*arguments: Any, **settings: Any) -> None:
+        raise AssertionError(arguments)
+
+    monkeypatch.setattr(subprocess, "Popen", nothing_starts)
+    monkeypatch.setattr("results_runs.commit", lambda: "unknown")
+    assert run(tmp_path, rows, "--budget", "5", *quick, monkeypatch=monkeypatch) == page
+
+
+def test_a_pattern_without_a_row_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="error: --rows omniglot/mml: no row"):
+        run(
+            tmp_path,
+            ROOT / "benchmarks/results.yaml",
+            "--budget",
+            "1",
+            "--rows",
+            "omniglot/mml",
+            monkeypatch=monkeypatch,
+        )
