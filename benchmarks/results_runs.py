@@ -3,8 +3,6 @@
 import csv
 import json
 import logging
-import os
-import platform
 import shlex
 import shutil
 import signal
@@ -12,16 +10,15 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from omegaconf import OmegaConf
+from results_machine import ROOT, hardware, software
 
+from lightning_maml.callbacks.loggers import code_version
 from lightning_maml.files import write_whole
 
-ROOT = Path(__file__).resolve().parents[1]
 RECORD = "row.json"
 _NOT_MEASURED = 0.97  # of a measured speed: what validations and checkpoints leave
 _PATIENCE = 300  # seconds for a run to end when it is told to
@@ -164,7 +161,7 @@ class Attempt:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._known and not self.record.published and self.record.trained_by is None:
             self._plan(measure)
-        self.record.commit, self.record.hardware, self.record.software = commit(), hardware(), software()
+        self.record.commit, self.record.hardware, self.record.software = code_version(), hardware(), software()
         self._keep()
         if self.record.trained_by is None:
             whole = self._run("train.ckpt_path=last", f"hydra.run.dir={self.folder}", seconds=budget.left)
@@ -253,41 +250,6 @@ def _logged(path: Path) -> int:
     with path.open(newline="", encoding="utf-8") as file:
         steps = [row.get("step") for row in csv.DictReader(file)]
     return max((int(float(step)) for step in steps if step), default=0)
-
-
-def commit() -> str:
-    """That of this clone, marked where files differ from it."""
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--exclude=*"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return found.stdout.strip()
-
-
-def hardware() -> str:
-    """A GPU, or the cores that this process may use."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} core{'s' if cores != 1 else ''} of {_processor()}"
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def software() -> str:
-    """What it was computed by."""
-    return f"Python {platform.python_version()}, torch {version('torch')}"
 
 
 def metrics_of(folder: Path) -> dict[str, Any]:

@@ -114,7 +114,6 @@ def test_an_interrupted_run_is_gone_on_with_and_a_finished_one_is_not_run_again(
         raise AssertionError(arguments)
 
     monkeypatch.setattr(subprocess, "Popen", nothing_starts)
-    monkeypatch.setattr("results_runs.commit", lambda: "unknown")
     assert run(tmp_path, rows, "--budget", "5", *quick, monkeypatch=monkeypatch) == page
 
 
