@@ -8,6 +8,7 @@ import hydra
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from lightning_maml import command_line
 from lightning_maml.algorithms import OuterLoop
@@ -30,9 +31,12 @@ LEARNERS = {
 }
 
 
-def composed(name: str) -> Any:
+ROWS = {row["experiment"]: row for row in yaml.safe_load((ROOT / "benchmarks/results.yaml").read_text())}
+
+
+def composed(name: str, *overrides: str) -> Any:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("default", overrides=[f"experiment={name}", "logging=csv"])
+        return compose("default", overrides=[f"experiment={name}", "logging=csv", *overrides])
 
 
 def in_test(value: Any) -> int:
@@ -62,12 +66,28 @@ def test_a_header_holds_the_command_and_the_number_of_the_table(file: Path) -> N
     package, command, said, *_ = file.read_text().splitlines()
     name = f"{file.parent.name}/{file.stem}"
     assert (package, command) == ("# @package _global_", f"# python src/run.py experiment={name}")
-    (row,) = [
-        row for row in yaml.safe_load((ROOT / "benchmarks/results.yaml").read_text()) if row["experiment"] == name
-    ]
-    number = row["published"] and row["published"].partition(" (")[0]
+    number = ROWS[name]["published"] and ROWS[name]["published"].partition(" (")[0]
     assert f": {number}" in said if number else "no number is published" in said
-    assert row["source"]
+    assert ROWS[name]["source"]
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.get("minutes")])
+def test_a_laptops_schedule_ends_with_its_run(name: str) -> None:
+    cfg = composed(name, *ROWS[name].get("laptop", ()), "train.pl_trainer.max_steps=500")
+    assert 500 in hydra.utils.instantiate(cfg.optim.lr_scheduler).keywords.values()
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if "trained_by" in row])
+def test_what_a_row_is_trained_by_trains_the_same(name: str) -> None:
+    own, other = (plain(composed(one)) for one in (name, ROWS[name]["trained_by"]))
+    assert own == other
+
+
+def plain(cfg: Any) -> Any:
+    """A configuration without what concerns validation and test alone."""
+    settings: Any = OmegaConf.to_container(cfg)
+    settings["data"]["datamodule"]["nway"] = settings["data"]["datamodule"]["nway"]["train"]
+    return settings
 
 
 @pytest.mark.parametrize(
