@@ -78,7 +78,9 @@ def main() -> None:
     parser.add_argument("--budget", type=float, required=True, help="minutes")
     parser.add_argument("--rows", nargs="*", default=[], help="patterns of experiments; by default all, in order")
     parser.add_argument("--seeds", nargs="*", type=int, default=[], help="by default 0, or with --published the row's")
-    parser.add_argument("--published", action="store_true", default=torch.cuda.is_available())
+    parser.add_argument(
+        "--published", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(), help="with a GPU: on"
+    )
     parser.add_argument("--runs", type=Path, default=Path("experiments/results"), help="where runs are kept")
     parser.add_argument("--out", type=Path, default=HERE.parent / "RESULTS.md")
     parser.add_argument("--table", type=Path, default=HERE / "results.yaml")
