@@ -84,6 +84,7 @@ def write_page(table: Path, runs: Path, out: Path) -> None:
     groups = dict.fromkeys(row.experiment.partition("/")[0] for row in rows)
     for group in groups:
         of_group = [one for one in found if one.row.experiment.partition("/")[0] == group]
+        of_group.sort(key=lambda one: one.row.experiment)  # not as they are run, but as they are looked for
         parts += [f"## {_HEADINGS.get(group, group)}\n", _table(of_group)]
     pictures = _pictures(found, out.parent / "docs")
     parts += ["## Curves\n", *(f"![{what}](docs/{name})\n" for name, what in pictures)] if pictures else []
@@ -111,14 +112,16 @@ def _table(found: Sequence[Outcome]) -> str:
         if one.tested:
             cells += [f"**{one.accuracy()}**", beside or "", ", ".join(str(a.record.seed) for a in one.tested)]
         elif one.attempts:
-            cells += ["interrupted; the same command goes on", "", ""]
+            cells += ["not finished; the same command goes on", "", ""]
         else:
             cells += ["not run", "", "", "", "", ""]
         if one.attempts:
             record = one.attempts[0].record
             seconds = sum(attempt.record.seconds for attempt in one.attempts)
             kind = "published" if record.published else "laptop"
-            cells += [_count(one.attempts[0].trained_in), _duration(seconds), kind]
+            done = _meta_updates(one.attempts[0].trained_in)
+            planned = f" of {record.meta_updates:,}" if record.meta_updates and not one.tested else ""
+            cells += [f"{done:,}{planned}", _duration(seconds), kind]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -193,10 +196,9 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def _count(folder: Path) -> str:
-    """The meta-updates of a run."""
-    steps = [float(row["step"]) for row in _rows(folder / "metrics.csv") if row.get("step")]
-    return f"{int(max(steps, default=0)):,}"
+def _meta_updates(folder: Path) -> int:
+    """How many a run has logged."""
+    return int(max((float(row["step"]) for row in _rows(folder / "metrics.csv") if row.get("step")), default=0))
 
 
 def _duration(seconds: float) -> str:

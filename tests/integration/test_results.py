@@ -57,7 +57,7 @@ def test_the_table_holds_the_numbers_of_the_runs(tmp_path: Path, monkeypatch: py
     pretend(runs / "a/two/published/seed-0", one, experiment="a/two", finished=True, published=True)
     pretend(runs / "a/two/published/seed-3", two, experiment="a/two", finished=True, published=True)
     pretend(runs / "a/two/laptop/seed-0", [0.1] * 50, experiment="a/two", finished=True)  # published runs go before
-    pretend(runs / "a/three/laptop/seed-0", one, experiment="a/three")
+    pretend(runs / "a/three/laptop/seed-0", one, experiment="a/three", meta_updates=2000)
     pretend(runs / "b/curve/laptop/seed-0", one, experiment="b/curve", finished=True)
     rows = table(
         tmp_path,
@@ -75,7 +75,11 @@ def test_the_table_holds_the_numbers_of_the_runs(tmp_path: Path, monkeypatch: py
     assert lines["one"] == f"| one | 98.7 | **{cell(one)}** | {cell(beside)} | 0 | 1,000 | 2 min | laptop |"
     assert f"| **{cell((np.array(one) + np.array(two)) / 2)}** |" in lines["two"]
     assert lines["two"].endswith(" | 0, 3 | 1,000 | 3 min | published |")
-    assert "interrupted" in lines["three"] and "not run" in lines["four"]
+    assert (
+        "not finished" in lines["three"]
+        and "| 1,000 of 2,000 | 2 min |" in lines["three"]
+        and "not run" in lines["four"]
+    )
     assert "| 1.13 ± 0.18 | **0.500 ± 0.040** |" in lines["curve"]
     assert "More was tried." in page and "python src/run.py experiment=a/one a=1 train.seed=0" in page
     for name in ("updates", "time", "steps"):
@@ -93,7 +97,7 @@ def test_an_interrupted_run_is_gone_on_with_and_a_finished_one_is_not_run_again(
     page = run(tmp_path, rows, "--budget", "0.001", *quick, monkeypatch=monkeypatch)
     folder = tmp_path / "runs/quickstart/laptop/seed-0"
     planned = json.loads((folder / "row.json").read_text())
-    assert "| quickstart | none | interrupted" in page and not planned["finished"]
+    assert "| quickstart | none | not finished" in page and not planned["finished"]
     assert planned["meta_updates"] % 3 == 0 and planned["seconds"] > 0
 
     page = run(tmp_path, rows, "--budget", "5", *quick, monkeypatch=monkeypatch)
