@@ -59,8 +59,8 @@ def chosen(rows: list[Row], patterns: list[str]) -> list[Row]:
 
 
 def work(rows: list[Row], arguments: argparse.Namespace, budget: Budget) -> None:
-    """Run the rows one after another, each with all of its seeds, until the budget is spent."""
-    for row in rows:
+    """Run the rows that are asked for, one after another, each with all of its seeds, until the budget is spent."""
+    for row in chosen(rows, arguments.rows):
         for seed in arguments.seeds or (row.seeds if arguments.published else [0]):
             if budget.left <= 0:
                 return
@@ -70,7 +70,7 @@ def work(rows: list[Row], arguments: argparse.Namespace, budget: Budget) -> None
             if not attempt.finished:
                 log.info("%s, seed %d: %.0f minutes of the budget are left", row.experiment, seed, budget.left / 60)
                 attempt.go_on(budget, arguments.measure)
-                write_page(arguments.table, arguments.runs, arguments.out)
+                write_page(rows, arguments.runs, arguments.out)
 
 
 def main() -> None:
@@ -90,8 +90,8 @@ def main() -> None:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))  # the run that is alive is told, too
     rows = read_rows(arguments.table)
-    work(chosen(rows, arguments.rows), arguments, Budget(60 * arguments.budget))
-    write_page(arguments.table, arguments.runs, arguments.out)
+    work(rows, arguments, Budget(60 * arguments.budget))
+    write_page(rows, arguments.runs, arguments.out)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from matplotlib.figure import Figure
 from results_runs import Attempt, Row, metrics_of
 
@@ -69,15 +68,14 @@ def outcomes(rows: Iterable[Row], runs: Path) -> list[Outcome]:
     return found
 
 
-def write_page(table: Path, runs: Path, out: Path) -> None:
+def write_page(rows: Sequence[Row], runs: Path, out: Path) -> None:
     """Write the page, and its pictures into `docs/` beside it.
 
     Args:
-        table: the rows, as YAML.
+        rows: its rows, in groups by the folders of their experiments.
         runs: the folder of the runs.
         out: the page.
     """
-    rows = [Row(**node) for node in yaml.safe_load(table.read_text(encoding="utf-8"))]
     found = outcomes(rows, runs)
     queries = sorted({row.queries for row in rows if row.queries is not None})
     parts = [_INTRODUCTION.format(queries=" or ".join(map(str, queries)) or "another number")]
