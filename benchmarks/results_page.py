@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from results_runs import Attempt, Row, metrics_of
 
 from lightning_maml.algorithms import ci95
@@ -156,9 +157,16 @@ def _pictures(found: Sequence[Outcome], folder: Path) -> list[tuple[str, str]]:
             if label == "minutes" and x:
                 x = [value * attempt.record.seconds / 60 / x[-1] for value in x]  # as the run's pace was, on average
             if len(x) > 1:
-                plot.plot(x, [100 * value for value in y], label=one.row.experiment.partition("/")[2], linewidth=1.2)
+                plot.plot(
+                    x,
+                    [100 * value for value in y],
+                    label=one.row.experiment.partition("/")[2],
+                    marker=".",
+                    linewidth=1.2,
+                )
         plot.set_xlabel(label)
-        plot.set_ylabel("accuracy, %")
+        plot.set_ylabel("test accuracy, %" if label == "inner steps" else "validation accuracy, %")
+        plot.xaxis.set_major_locator(MaxNLocator(integer=True))
         plot.set_ylim(bottom=max(plot.get_ylim()[0], 80) if label != "inner steps" else None, top=100)
         plot.grid(alpha=0.3)
         if plot.get_legend_handles_labels()[0]:
