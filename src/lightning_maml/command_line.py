@@ -22,8 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lightning_maml import sweeps
 from lightning_maml.allocator import keep_freed_memory
-from lightning_maml.files import alone_in
+from lightning_maml.files import alone_in, is_no_room
 from lightning_maml.help_page import help_page, settings_page
+from lightning_maml.mishaps import mishap
 from lightning_maml.overrides import as_hydra_takes_them, quoted, what_was_meant
 from lightning_maml.processes import overrides_of_rank, rank, several
 from lightning_maml.settings import NonFiniteLossError, SettingError, one_line, require_at_least
@@ -123,7 +124,11 @@ def _prepare_process() -> None:
 def _end_sweep(error: Exception) -> NoReturn:
     """End a sweep whose launcher or sweeper has given up, e.g. because a job's process was killed: no job's own error
     comes here."""
-    sweeps.end()
+    try:
+        sweeps.end()
+    except OSError as another:
+        if not is_no_room(another):
+            raise
     if _show_tracebacks():
         raise error
     reason = explain(error) or f"{type(error).__name__}: {one_line(error)[:300]}"
@@ -212,7 +217,7 @@ def explain(error: BaseException) -> str | None:
     for one in chain:
         if isinstance(one, SettingError | NonFiniteLossError):
             return one_line(one)
-        if (line := what_was_meant(one)) is not None:
+        if (line := what_was_meant(one) or mishap(one)) is not None:
             return line
         if type(one).__name__ == "MisconfigurationException":  # Lightning's; importing it takes seconds
             return one_line(one)

@@ -1,6 +1,9 @@
 """Files that are either there whole or as they were before."""
 
+import errno
+import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,32 +14,99 @@ from filelock import FileLock, Timeout
 from lightning_maml.processes import rank
 from lightning_maml.settings import SettingError
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, `ulimit -f`
+_CANNOT_SYNC_FOLDERS = (errno.EINVAL, errno.ENOTSUP)
+
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], mode: str = "w", **settings: Any) -> Iterator[IO[Any]]:
+def replacing(
+    path: str | os.PathLike[str], mode: str = "w", *, keep: Path | None = None, **settings: Any
+) -> Iterator[IO[Any]]:
     """Open a file for writing so that it takes its name only when it is complete and on the disk.
 
     What a killed process leaves is hidden beside it, `.NAME.new`, and overwritten by the next.
+
+    Args:
+        path, mode, settings: as `open` takes them.
+        keep: the name under which the file of before is kept; None to give it up.
+
+    Raises:
+        OSError: naming the file, if it cannot be written; nothing is changed then.
     """
     path = Path(path)
     if "b" not in mode:
         settings = {"encoding": "utf-8", **settings}
-    aside = path.with_name(f".{path.name}.new")
+    aside = _aside(path)
     try:
         with aside.open(mode, **settings) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None:
+            _keep(path, keep)
         aside.replace(path)
-    except BaseException:
+        _sync_folder(path.parent)
+    except BaseException as error:
         aside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.new")
+
+
+def _keep(path: Path, name: Path) -> None:
+    """Give a file a second name, in place of what had it: at every moment each name is that of a whole file."""
+    link = _aside(name)
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+        link.replace(name)
+    except FileNotFoundError:
+        pass  # there was none before
+    except OSError:  # a file system without hard links: for a moment there is only the kept name
+        path.replace(name)
+    finally:
+        link.unlink(missing_ok=True)  # a rename between two names of one file does nothing
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, as its files are."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC_FOLDERS:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file, `replacing` it."""
     with replacing(path) as file:
         file.write(text)
+
+
+def save_figure(figure: Any, path: Path, dpi: int = 150) -> None:
+    """Write a figure of matplotlib's, `replacing` its file, in the format that the name ends with."""
+    with replacing(path, "wb") as file:
+        figure.savefig(file, dpi=dpi, format=path.suffix[1:] or None)
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Whether a file could not be written because the disk, or what one may have of it, is full."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
+class RunLog(logging.FileHandler):
+    """`run.log`, which a full disk cuts short without a word: the run itself says that in one line, where it ends."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from lightning_maml.checkpoint_files import LAST, previous_of, whole_or_previous
 from lightning_maml.files import alone_in, write_whole
 from lightning_maml.processes import rank, several
 from lightning_maml.settings import NonFiniteLossError, SettingError
@@ -151,16 +152,29 @@ def require_processes_from_outside(trainer: Any) -> None:
 
 def go_on_from_last(cfg: DictConfig, folder: Path, *, began: bool) -> None:
     """Set `train.ckpt_path` to the last checkpoint of the run in `folder`, if there is one: where it says "last", or
-    where a job of a sweep `began` before."""
+    where a job of a sweep `began` before.
+
+    Where meta-training is to go on from a `last.ckpt` that is missing or damaged, whoever named it, it goes on from
+    `last.previous.ckpt` beside it, and says so. A test never takes another checkpoint than it is told to.
+    """
     train: Any = cfg.get("train")
-    if train is None or not (train.ckpt_path == "last" or (began and train.fit)):
+    if train is None:
         return
-    last = folder / "checkpoints" / "last.ckpt"
-    if last.is_file():
-        train.ckpt_path = str(last)
+    last = folder / "checkpoints" / LAST
+    if train.ckpt_path == "last" or (began and train.fit):
+        if last.is_file() or previous_of(last).is_file():
+            train.ckpt_path = str(last)
+        elif train.ckpt_path == "last":
+            train.ckpt_path = None
+    if train.ckpt_path is None or not train.fit:
+        return
+    found = whole_or_previous(asked := Path(str(train.ckpt_path)))
+    if found != asked:
+        what = "damaged" if asked.exists() else "missing"
+        log.warning("%s is %s; going on from the one before it, %s", asked, what, found)
+    elif asked == last:
         log.info("going on from %s", last)
-    elif train.ckpt_path == "last":
-        train.ckpt_path = None
+    train.ckpt_path = str(found)
 
 
 def job_folder(*, _root_: Any) -> str:

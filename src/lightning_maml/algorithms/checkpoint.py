@@ -1,11 +1,14 @@
 """Whether a checkpoint fits the learner it is meant for, told before anything is loaded into it."""
 
+import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lightning_maml.algorithms.outer_loop import OuterLoop
+from lightning_maml.checkpoint_files import is_whole, previous_of
 from lightning_maml.settings import SettingError
 
 _SETTING = "train.ckpt_path"
@@ -46,12 +49,26 @@ def _shapes(path: str) -> dict[str, tuple[int, ...]]:
     if not Path(path).is_file():
         raise SettingError(_SETTING, path, "there is no such file; a run keeps its own in checkpoints/last.ckpt")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = load_whole(path)
         shapes = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
         checkpoint["pytorch-lightning_version"], checkpoint["loops"]  # what Lightning will ask for
     except (
         *(pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError),
         *(KeyError, TypeError, AttributeError),
     ) as error:
-        raise SettingError(_SETTING, path, "it is no checkpoint of a run, or it is damaged; give another") from error
+        before = previous_of(Path(path))
+        remedy = f"give the one before it, {before}, or another" if is_whole(before) else "give another"
+        raise SettingError(_SETTING, path, f"it is no checkpoint of a run, or it is damaged; {remedy}") from error
     return shapes
+
+
+def load_whole(path: str | os.PathLike[str]) -> Any:
+    """What `torch.save` has written: tensors, on the CPU, and plain values.
+
+    Raises:
+        ValueError: if the file is no longer as it was written.
+        Exception: whatever `torch.load` raises over one that never was of that kind.
+    """
+    if not is_whole(path):
+        raise ValueError(f"{path} is damaged")
+    return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,5 +1,6 @@
 """The checkpoints that a run keeps."""
 
+import io
 import logging
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from lightning_maml.checkpoint_files import LAST, is_whole, previous_of
 from lightning_maml.files import replacing
 from lightning_maml.settings import require_at_least
 
@@ -18,12 +20,18 @@ log = logging.getLogger(__name__)
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint so that its file is either the whole new one or the one before, wherever it is killed."""
+    """Writes a checkpoint so that its file is either the whole new one or the one before, wherever it is killed; and
+    keeps, beside a `last.ckpt`, the whole one before it as `last.previous.ckpt`, should the disk lose the new one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, "wb") as file:
-            torch.save(checkpoint, file)
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # In memory first: PyTorch's writer of files says of a full disk only that it is at the wrong place.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        kept = previous_of(path) if path.name == LAST and is_whole(path) else None
+        with replacing(path, "wb", keep=kept) as file:
+            file.write(content.getbuffer())
 
 
 def validation_follows(trainer: pl.Trainer) -> bool:
@@ -78,14 +86,15 @@ class Checkpoint(ModelCheckpoint):
             return
         path = self._path
         beside = Path(str(trainer.ckpt_path)).parent / path.name  # its folder may have been moved
-        before = next((found for found in (Path(self.best_model_path), beside) if found.is_file()), None)
+        before = next((found for found in (Path(self.best_model_path), beside) if is_whole(found)), None)
         if before is None:
-            log.warning("%s is gone; the best checkpoint is sought anew from here", self.best_model_path)
+            log.warning("%s is gone or damaged; the best checkpoint is sought anew from here", self.best_model_path)
             self.best_model_path, self.best_model_score, self.best_k_models = "", None, {}
             return
         if before.resolve() != path.resolve() and trainer.is_global_zero:
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(before, path)
+            with before.open("rb") as found, replacing(path, "wb") as file:
+                shutil.copyfileobj(found, file)
         trainer.strategy.barrier("the best checkpoint has moved in")
         self.best_model_path = self.kth_best_model_path = str(path)
         self.best_k_models = {str(path): self.best_model_score}

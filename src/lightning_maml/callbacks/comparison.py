@@ -13,6 +13,7 @@ from rich.table import Table
 from scipy import stats
 
 from lightning_maml.callbacks.pictures import BLUE, finish
+from lightning_maml.files import save_figure
 from lightning_maml.settings import SettingError
 
 _SAME = ("eval_seed", "nway", "kshot", "datasets")  # what decides the tasks of a test
@@ -113,7 +114,7 @@ def draw_comparison(metric: str, differences: Sequence[Difference], path: Path) 
     axes.set_ylim(len(others) - 0.5, -0.5)
     finish(axes, f"difference of {_words(metric)}", "", percent_x=metric == "outer_accuracy")
     axes.set_title(f"Against {differences[0].name}, on the same tasks (bars: 95 % interval)", fontsize=10)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _words(metric: str) -> str:

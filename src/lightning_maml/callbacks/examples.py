@@ -16,6 +16,7 @@ from lightning_maml.algorithms import OuterLoop
 from lightning_maml.callbacks.announcements import counted
 from lightning_maml.callbacks.pictures import BLUE, ORANGE, RIGHT, WRONG, finish, send
 from lightning_maml.episodes import Episodes, Task
+from lightning_maml.files import save_figure
 
 _CLASSES = 5  # of a task that are drawn, and as many samples of each
 _FITS = 4  # tasks of a regression
@@ -79,7 +80,7 @@ def draw_episode(algorithm: OuterLoop, task: Task, path: Path) -> None:
             side.set(visible=True, color=RIGHT if is_right else WRONG, linewidth=2)
     steps = algorithm.eval_inner_steps
     figure.suptitle(f"A meta-test task: class predicted before → after {counted(steps, 'inner step')}", fontsize=11)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def draw_fits(algorithm: OuterLoop, tasks: Sequence[Task], path: Path) -> None:
@@ -107,7 +108,7 @@ def draw_fits(algorithm: OuterLoop, tasks: Sequence[Task], path: Path) -> None:
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(f"Fits on {len(tasks)} meta-test tasks", fontsize=11)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _outputs(algorithm: OuterLoop, task: Task, steps: int) -> Float[Tensor, "query outputs"]:

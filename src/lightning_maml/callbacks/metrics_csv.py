@@ -26,10 +26,16 @@ class _MetricsWriter(ExperimentWriter):
         self._take_over(self._read())
 
     def save(self) -> None:
-        if self.metrics:
-            self.rows += len(self.metrics)
-            self.last = {key: str(value) for key, value in self.metrics[-1].items()}
-        super().save()
+        if not self.metrics:
+            return
+        rows, last = len(self.metrics), {key: str(value) for key, value in self.metrics[-1].items()}
+        try:
+            super().save()
+        except OSError as error:
+            self._drop_half_a_line()
+            error.filename = error.filename or self.metrics_file_path
+            raise
+        self.rows, self.last = self.rows + rows, last
 
     def go_on_from(self, rows: int, last: dict[str, str] | None) -> None:
         """Keep as many lines as there were at a checkpoint, if the line that was last then is still where it was; if
@@ -63,6 +69,14 @@ class _MetricsWriter(ExperimentWriter):
             return False
         text = Path(self.metrics_file_path).read_bytes()
         return bool(text) and not text.endswith(b"\n")
+
+    def _drop_half_a_line(self) -> None:
+        """Cut the file off where its last whole line ends; on a full disk that is possible."""
+        path = Path(self.metrics_file_path)
+        if self._torn():
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+        if path.exists() and not path.stat().st_size:
+            path.unlink()
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         self._write(self._read())

@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_maml.algorithms import OuterLoop, ci95
+from lightning_maml.files import save_figure
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def draw_curves(rows: Iterable[dict[str, Any]], path: Path) -> None:
         finish(axes, "meta-updates", f"{label} after adaptation", percent=metric == "outer_accuracy")
         axes.legend(frameon=False)
     figure.suptitle("Learning curves")
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def draw_adaptation(
@@ -108,7 +109,7 @@ def draw_adaptation(
     what = "query accuracy" if is_accuracy else "query loss"
     finish(axes, "inner steps", what, percent=is_accuracy)
     axes.set_title(f"Adaptation on {num_tasks} meta-test tasks (bars: 95 % interval)", fontsize=10)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def finish(axes: Axes, x: str, y: str, *, percent: bool = False, percent_x: bool = False) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_maml.algorithms import OuterLoop
+from lightning_maml.files import replacing, write_whole
 from lightning_maml.inner_loops import Trajectory
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Results(pl.Callback):
                 if name.startswith("metatest/")
             }
             metrics_json |= self._seeds | {"metatest/num_tasks": len(pl_module.test_trajectory.query_loss)}
-            (self._run_dir / "metrics.json").write_text(json.dumps(metrics_json, indent=2) + "\n")
+            write_whole(self._run_dir / "metrics.json", json.dumps(metrics_json, indent=2) + "\n")
             write_tasks(pl_module.test_trajectory, self._run_dir / "tasks.csv")
         log.info("\n%s", as_table(metrics, len(pl_module.test_trajectory.query_loss)))
 
@@ -59,7 +60,7 @@ def write_tasks(trajectory: Trajectory, path: Path) -> None:
             "outer_accuracy": trajectory.query_accuracy[:, -1],
             "pre_accuracy": trajectory.query_accuracy[:, 0],
         }
-    with path.open("w", newline="") as file:
+    with replacing(path, newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["task", *columns])
         for index, values in enumerate(torch.stack(list(columns.values()), dim=1).tolist()):

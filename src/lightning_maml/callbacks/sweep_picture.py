@@ -20,6 +20,7 @@ from lightning_maml.callbacks.sweep_jobs import (
     what_varies,
     with_spread,
 )
+from lightning_maml.files import save_figure
 
 _WIDE = 12.0  # largest over smallest value from which an axis is logarithmic
 
@@ -48,7 +49,7 @@ def draw_sweep(jobs: Sequence[Job], path: Path) -> None:
         _bars(figure.subplots(), groups, names, words)
         title = f"{words}, {spread}"
     figure.suptitle(title[0].upper() + title[1:], fontsize=11)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _line(axes: Axes, x: list[float], groups: Sequence[Group], name: str, words: str) -> None:

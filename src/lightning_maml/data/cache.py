@@ -37,11 +37,12 @@ from lightning_maml.data.samples import (
     same_bits,
 )
 from lightning_maml.data.source import close
-from lightning_maml.files import write_whole
+from lightning_maml.files import is_no_room, write_whole
 from lightning_maml.settings import SettingError
 
 log = logging.getLogger(__name__)
 
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _COMPARED = 16  # classes of which a sample is read again when the cache is opened
 _LIBRARIES = ("torch", "torchvision", "torchmeta", "numpy", "pillow", "h5py")
 
@@ -84,15 +85,7 @@ def on_disk(
                     _build(entry, meta_dataset, split)
                     samples = _opened(entry, meta_dataset, finish)
     except OSError as error:
-        if error.errno not in (
-            errno.EACCES,
-            errno.EPERM,
-            errno.EROFS,
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.ENOTDIR,
-            errno.EEXIST,
-        ):
+        if not is_no_room(error) and error.errno not in _NOT_WRITABLE:
             raise
         raise SettingError(
             "data.datamodule.cache_dir",
@@ -195,10 +188,13 @@ def _in_file(path: Path) -> Allocate:
 
 def _opened(entry: Path, meta_dataset: Any, finish: Transform | None) -> ClassSamples | None:
     """An entry that is whole and gives what the dataset gives; None if it is not there or does not."""
+    if not entry.exists():
+        return None
     manifest = read_manifest(entry)
     if manifest is None or {"samples.npy", "classes.json"} - manifest.keys():
+        log.warning("%s has no manifest, or a broken one, and is made again", entry)
         return None
-    broken = broken_files(entry)
+    broken = broken_files(entry, read_all=True)
     if broken:
         log.warning("%s is broken and is made again", broken[0])
         return None

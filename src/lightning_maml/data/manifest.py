@@ -41,14 +41,14 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def broken_files(folder: Path) -> list[Path]:
+def broken_files(folder: Path, *, read_all: bool = False) -> list[Path]:
     """The files that are no longer what the manifest says; empty without a manifest.
 
-    A file of the recorded size and time is believed; of another time, it is read and its digest compared.
+    A file of the recorded size and time is believed, unless `read_all`; of another time, it is read and its digest
+    compared (1.4 s per GB).
     """
-    return [
-        folder / name for name, recorded in (read_manifest(folder) or {}).items() if not _is(folder / name, recorded)
-    ]
+    manifest = read_manifest(folder) or {}
+    return [folder / name for name, recorded in manifest.items() if not _is(folder / name, recorded, read_all=read_all)]
 
 
 def data_files(folder: Path, *, links: bool = False) -> list[Path]:
@@ -60,14 +60,15 @@ def data_files(folder: Path, *, links: bool = False) -> list[Path]:
     return [path for path in found if path.suffix != ".broken" and (path.is_file() if links else not path.is_symlink())]
 
 
-def _is(path: Path, recorded: dict[str, Any]) -> bool:
+def _is(path: Path, recorded: dict[str, Any], *, read_all: bool) -> bool:
     try:
         found = path.stat()
     except OSError:
         return False
     if found.st_size != recorded["size"]:
         return False
-    return found.st_mtime_ns == recorded["mtime_ns"] or _digest(path) == recorded["blake2b"]
+    believed = found.st_mtime_ns == recorded["mtime_ns"] and not read_all
+    return believed or _digest(path) == recorded["blake2b"]
 
 
 def _digest(path: Path) -> str:

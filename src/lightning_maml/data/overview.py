@@ -16,6 +16,7 @@ from lightning_maml.data.generators import SPLITS
 from lightning_maml.data.samples import SampledTasks
 from lightning_maml.data.tasks import ClassTasks
 from lightning_maml.episodes import Task
+from lightning_maml.files import save_figure
 
 
 class Facts(NamedTuple):
@@ -107,7 +108,7 @@ def draw_samples(datamodule: MetaDataModule, path: Path) -> None:
             axes.imshow(task.support_x[order].flatten(1), aspect="auto", cmap=mpl.colormaps["viridis"])
             axes.set_xlabel("feature")
             axes.set_ylabel("support sample, by class")
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path, dpi=120)
 
 
 def _sheet(task: Task, most: int = 5, rows: int = 20) -> Float[Tensor, "height width *channels"]:

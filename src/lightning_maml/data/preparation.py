@@ -9,7 +9,6 @@ every file that exists is complete. Archives are moved as soon as their checksum
 import errno
 import json
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from torchvision.datasets.utils import check_integrity
 
 from lightning_maml.data.manifest import broken_files, data_files, read_manifest, record, write_manifest
 from lightning_maml.data.source import HOMES, class_dataset
+from lightning_maml.files import is_no_room, replacing
 from lightning_maml.settings import SettingError, one_line
 
 log = logging.getLogger(__name__)
@@ -93,13 +93,17 @@ def prepare(make: Callable[..., Any], setting: str, *, because: str | None = Non
             setting, _name(make), f"preparing it needs {error.name}: pip install scikit-learn pandas"
         ) from error
     except Exception as error:
-        raise SettingError(
-            setting,
-            _name(make),
-            f"{'incomplete or broken' if seen else 'not found'} in {root}, and preparing it failed "
-            f"({one_line(error)}); {_by_hand(make)}, or set DATASET_PATH to the folder that holds the data, or choose "
-            "data=glyphs, which needs neither",
-        ) from error
+        raise SettingError(setting, _name(make), _remedy(error, make, seen=bool(seen))) from error
+
+
+def _remedy(error: Exception, make: Any, *, seen: bool) -> str:
+    found = f"{'incomplete or broken' if seen else 'not found'} in {_root(make)}, and preparing it failed"
+    if is_no_room(error):
+        return f"{found} ({one_line(error)}); free some, or set DATASET_PATH to a folder with more room"
+    return (
+        f"{found} ({one_line(error)}); {_by_hand(make)}, or set DATASET_PATH to the folder that holds the data, or "
+        "choose data=glyphs, which needs neither"
+    )
 
 
 @contextmanager
@@ -246,11 +250,9 @@ def _move(path: Path, place: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        beside = place.with_name(f".{place.name}.new")
-        shutil.copy2(path, beside)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(place)
+        with path.open("rb") as found, replacing(place, "wb") as file:
+            shutil.copyfileobj(found, file)
+        shutil.copystat(path, place)
         path.unlink()
 
 

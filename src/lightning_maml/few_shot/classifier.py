@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lightning_maml.algorithms.checkpoint import load_whole
 from lightning_maml.episodes import Task
 from lightning_maml.few_shot.preprocessing import ImageLike, Preprocessing
 from lightning_maml.few_shot.recipe import Recipe
@@ -167,7 +168,7 @@ class Classifier(nn.Module):
         if not Path(name).is_file():
             raise SettingError("classifier", name, "there is no such file")
         try:
-            values: dict[str, Any] = torch.load(name, map_location="cpu", weights_only=True)
+            values: dict[str, Any] = load_whole(name)
             recipe = Recipe.from_plain(values["recipe"])
             learner = recipe.make_learner(trusted)
             classifier = cls(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_maml.algorithms.checkpoint import load_whole
 from lightning_maml.episodes import Task
 from lightning_maml.few_shot.classifier import UNREADABLE, Classifier, Label
 from lightning_maml.few_shot.preprocessing import ImageLike
@@ -52,7 +53,7 @@ class FewShotLearner:
         if not Path(name).is_file():
             raise SettingError("ckpt", name, "there is no such file; a run keeps its own in checkpoints/best.ckpt")
         try:
-            checkpoint: dict[str, Any] = torch.load(name, map_location="cpu", weights_only=True)
+            checkpoint: dict[str, Any] = load_whole(name)
             if not isinstance(checkpoint, dict):
                 raise TypeError(type(checkpoint))
             state: dict[str, Tensor] = dict(checkpoint["state_dict"])

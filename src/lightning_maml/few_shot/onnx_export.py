@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lightning_maml.files import replacing
 from lightning_maml.settings import SettingError
 
 _IMAGES = 3  # compared with PyTorch's output; another number than it was traced with
@@ -49,5 +50,6 @@ def export(classifier: nn.Module, input_shape: tuple[int, ...], path: Path) -> f
         raise SettingError(
             "onnx", True, f"its probabilities differ from PyTorch's by {difference:.1e}; nothing was written"
         )
-    onnx.save(model, str(path))
+    with replacing(path, "wb") as file:
+        onnx.save(model, file)
     return difference

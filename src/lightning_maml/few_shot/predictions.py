@@ -12,7 +12,7 @@ from rich.table import Table
 from lightning_maml.callbacks.pictures import RIGHT, WRONG
 from lightning_maml.data import open_image
 from lightning_maml.few_shot.classifier import Label, Prediction
-from lightning_maml.files import replacing
+from lightning_maml.files import replacing, save_figure
 
 _DRAWN = 48
 _COLUMNS = 8
@@ -79,4 +79,4 @@ def draw_predictions(
         axes.set_title(f"{short}\n{prediction.probability:.0%}{mark}", color=colour, fontsize=9, parse_math=False)
     count = f"the first {shown} of {len(files)} images" if shown < len(files) else f"{shown} images"
     figure.suptitle(f"Predicted class and its probability, {count}", fontsize=11)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)

@@ -1,0 +1,42 @@
+"""What befalls a run from outside, a full disk or a killed process, in one line that says how to go on.
+
+Imports nothing heavy.
+"""
+
+import errno
+import re
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from lightning_maml.checkpoint_files import LAST, previous_of
+from lightning_maml.files import is_no_room
+
+_LOST_WORKER = re.compile(r"DataLoader worker \(pid.*\) (is killed by signal|exited unexpectedly)")  # PyTorch's words
+
+
+def mishap(error: BaseException) -> str | None:
+    """What happened, in one line; None if it was nothing of the kind."""
+    if isinstance(error, OSError) and is_no_room(error):
+        remedy = "allow larger files (ulimit -f)" if error.errno == errno.EFBIG else "free some"
+        return f"{error.filename or 'a file'}: {error.strerror}: {remedy} and {_go_on()}"
+    if isinstance(error, RuntimeError) and _LOST_WORKER.match(str(error)):
+        return (
+            f"a process that loads data was killed or has ended, as where memory runs out: {_go_on()}, perhaps with "
+            "fewer of data.datamodule.num_workers"
+        )
+    return None
+
+
+def _go_on() -> str:
+    """What to type for a run that had to end."""
+    if not HydraConfig.initialized():
+        return "start it again"
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        return f"start the sweep again with hydra.sweep.dir={hydra.sweep.dir}"
+    last = Path(hydra.runtime.output_dir) / "checkpoints" / LAST
+    if last.exists() or previous_of(last).exists():
+        return f"resume by train.ckpt_path=last hydra.run.dir={hydra.runtime.output_dir}"
+    return "start it again"
