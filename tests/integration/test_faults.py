@@ -122,3 +122,16 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, whole: Path, seconds
     hours = {int(hour) for hour in re.findall(r"^\[(\d\d):\d\d:\d\d\]", done.stdout, re.MULTILINE)}
     assert len(hours) > 1, "the clock has not jumped"
     assert same_state(end_of(folder), end_of(whole))
+
+
+def test_a_run_outlives_the_service_of_weights_and_biases(tmp_path: Path, whole: Path) -> None:
+    """Killed between two gradients that `watch` sends, one in each meta-update."""
+    online = ("logging=wandb", "logging.wandb.watch.log_freq=1")
+    process = started(*RUN, *online, f"hydra.run.dir={tmp_path}")
+    wait_for((tmp_path / "checkpoints/last.ckpt").exists)
+    (service,) = [one for one in psutil.Process(process.pid).children(recursive=True) if one.name() == "wandb-core"]
+    service.send_signal(signal.SIGKILL)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and "Traceback" not in output, output
+    assert output.count("service process has died: its log ends here") == 1
+    assert same_state(end_of(tmp_path), end_of(whole))

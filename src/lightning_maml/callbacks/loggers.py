@@ -5,7 +5,7 @@ import math
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from requests.utils import get_netrc_auth
+from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
 from lightning_maml.callbacks.announcements import program, shown
 from lightning_maml.settings import SettingError
@@ -61,6 +62,7 @@ class WandB(WandbLogger):
         self._goes_on = "id" in before and id in (None, before["id"])
         self._best: dict[str, float] = dict(before["best"]) if self._goes_on else {}
         self._defined: set[str] = set()
+        self._ended = False  # its service process has died
         self._mode = os.environ.get("WANDB_MODE") or ("online" if _has_api_key() else "offline")
         own = wandb.Settings(
             quiet=True,  # its closing page would push the results off the screen
@@ -73,12 +75,38 @@ class WandB(WandbLogger):
     @rank_zero_only
     def begin(self, module: pl.LightningModule) -> None:
         """Say which run it is and where it can be seen, and send what `watch` asks for."""
+        self._outlive_the_service()
         if self._goes_on:
             log.info("Weights & Biases: going on with run %s", self.version)
         if self._mode == "online":
             log.info("Weights & Biases: %s", self.experiment.url)
         if self._watch.get("log"):
             self.watch(module, log=self._watch["log"], log_freq=self._watch.get("log_freq", 100), log_graph=False)
+
+    def _outlive_the_service(self) -> None:
+        """Let nothing that is sent to W&B's service process end the run when that has died, also not what `watch` sends
+        in the middle of a backward pass."""
+        interface: Any = self.experiment._interface  # all of it goes through here; W&B has no public place
+        publish = interface._publish
+
+        def publish_or_go_on(*args: Any, **settings: Any) -> None:
+            with self._going_on_without():
+                publish(*args, **settings)
+
+        interface._publish = publish_or_go_on
+
+    @contextmanager
+    def _going_on_without(self) -> Iterator[None]:
+        """Send something to W&B's service process; if that has died, say so once, and go on."""
+        try:
+            yield
+        except (ConnectionError, MailboxClosedError, HandleAbandonedError):
+            if not self._ended:
+                self._ended = True
+                log.warning(
+                    "Weights & Biases' service process has died: its log ends here, the run goes on without it; "
+                    "metrics.csv has all"
+                )
 
     @property
     def state(self) -> dict[str, Any]:
@@ -103,7 +131,7 @@ class WandB(WandbLogger):
 
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
         if checkpoint_callback.monitor is not None:
-            with self._staging_in_the_run():
+            with self._going_on_without(), self._staging_in_the_run():
                 super().after_save_checkpoint(checkpoint_callback)
         elif self._log_model:
             self._checkpoint_callbacks[id(checkpoint_callback)] = checkpoint_callback
@@ -113,7 +141,7 @@ class WandB(WandbLogger):
         best = {key: callback for key, callback in kept.items() if callback.monitor is not None}
         # Lightning calls the last checkpoint the best, too: it is the best, and only, one of its callback's.
         self._checkpoint_callbacks = best if best or self._logged_model_time else kept
-        with self._staging_in_the_run():
+        with self._going_on_without(), self._staging_in_the_run():
             super().finalize(status)
         self._checkpoint_callbacks = {}  # a test, which is finalized too, sets them to what they were at its checkpoint
 
@@ -133,9 +161,18 @@ class WandB(WandbLogger):
         if self._experiment is None:
             return
         folder = shown(os.path.dirname(self.experiment.dir))
-        wandb.finish(exit_code=0 if succeeded else 1)
+        with self._going_on_without():
+            wandb.finish(exit_code=0 if succeeded else 1)
+        if self._ended:
+            _forget_service()
         if self._mode == "offline":
             log.info("Weights & Biases logged offline; to upload it: %s sync %s", program("wandb"), folder)
+
+
+def _forget_service() -> None:
+    """Give up W&B's dead service process, so that the next run in this process starts another."""
+    with suppress(Exception, SystemExit):  # it ends with that process's own exit code
+        wandb.teardown()
 
 
 def _is_validation(name: str) -> bool:
@@ -182,9 +219,9 @@ def begin_logging(
         "num_parameters": parameters,
     }
     for logger in trainer.loggers:
-        logger.log_hyperparams({**config, **facts})
         if isinstance(logger, WandB):
             logger.begin(algorithm)
+        logger.log_hyperparams({**config, **facts})
 
 
 def end_logging(loggers: list[Logger], *, succeeded: bool) -> None:
