@@ -1,6 +1,8 @@
 """torchmeta's batch loader, yielding `Episodes`."""
 
+import os
 import signal
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +38,7 @@ class EpisodeLoader(BatchMetaDataLoader):  # type: ignore[misc]
             num_workers=num_workers,
             pin_memory=pin_memory,
         )
-        self.worker_init_fn = _ignore_preemption
+        self.worker_init_fn = _heed_the_parent_alone
         self.collate_fn: Any = _ToEpisodes(self.collate_fn)
 
     def state_dict(self) -> dict[str, int]:
@@ -47,9 +49,17 @@ class EpisodeLoader(BatchMetaDataLoader):  # type: ignore[misc]
         """Tells Lightning that this loader can be resumed in the middle of an epoch."""
 
 
-def _ignore_preemption(_worker: int) -> None:
-    """A cluster sends SIGTERM to every process; the one that trains ends its workers when it has saved."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _heed_the_parent_alone(_worker: int) -> None:
+    """A cluster sends SIGTERM to every process; the one that trains ends its workers when it has saved. It sends it,
+    too, when it exits, and waits for them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_the_parent_says_so, daemon=True).start()
+
+
+def _end_when_the_parent_says_so() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 class _ToEpisodes:

@@ -1,16 +1,21 @@
 """Settings of the data that cannot work, each told in one line."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
 import h5py
 import pytest
+from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from lightning_maml.data import headline
 from lightning_maml.settings import SettingError
-from tests.paths import DATASET_PATH, HAS_OMNIGLOT
+from tests.paths import DATASET_PATH, HAS_OMNIGLOT, ROOT
 from tests.unit.data.test_tasks import glyphs, omniglot
 
 
@@ -105,3 +110,27 @@ def test_a_half_written_dataset_is_recognized(tmp_path: Path, damage: str) -> No
     with pytest.raises(SettingError, match="incomplete or broken") as error:
         absent(tmp_path, download=False).setup()
     assert str(tmp_path) in str(error.value)
+
+
+def test_a_worker_that_fails_does_not_keep_the_process_from_ending() -> None:
+    """The other worker waits for a word of the process, whose traceback still holds the loader."""
+    code = (
+        "import lightning_maml; from torchvision.transforms import ToTensor\n"
+        "from tests.unit.data.test_datamodule import Failing; from tests.unit.data.test_tasks import glyphs\n"
+        "if __name__ == '__main__':\n"
+        "    data = glyphs(cache='none', transforms=[ToTensor(), Failing()], num_workers=2)\n"
+        "    list(data.train_dataloader())"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=90
+    )
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+
+
+class Failing:
+    """Works in the process that trains, and fails in one of its workers."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        worker = get_worker_info()
+        return image if worker is None or worker.id else image / (1 // 0)
