@@ -33,9 +33,9 @@ lint: $(STAMP) ## Check format (ruff), types (mypy) and floors (import-linter)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-bench: $(STAMP) ## Measure speed and exercise faults (needs Omniglot in DATASET_PATH; about ten minutes)
+bench: $(STAMP) ## Measure speed and exercise faults (needs Omniglot in DATASET_PATH; about half an hour)
 	$(VENV)/bin/python benchmarks/loader.py
-	$(VENV)/bin/python benchmarks/kills.py
+	$(VENV)/bin/python benchmarks/faults.py
 
 lock: $(LOCK) ## Rewrite requirements.txt from pyproject.toml
 	$(VENV)/bin/uv pip compile pyproject.toml --universal --group dev --extra joblib --extra submitit --extra ray --extra optuna --extra onnx --upgrade --no-header --no-annotate \

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -63,8 +64,7 @@ def program(name: str, *arguments: str, timeout: int = 300, **env: str) -> subpr
     """`python NAME ARGUMENTS` in the project's root."""
     with TemporaryDirectory() as folder:
         outputs = Path(folder, "stdout"), Path(folder, "stderr")
-        process = _FORKS.Process(target=_become, args=(name, arguments, environment(**env), *map(str, outputs)))
-        process.start()
+        process = begun(name, *arguments, stdout=outputs[0], stderr=outputs[1], **env)
         process.join(timeout)
         if process.is_alive():
             process.kill()
@@ -73,6 +73,13 @@ def program(name: str, *arguments: str, timeout: int = 300, **env: str) -> subpr
         assert process.exitcode is not None
         stdout, stderr = (path.read_text() for path in outputs)
     return subprocess.CompletedProcess([name, *arguments], process.exitcode, stdout, stderr)
+
+
+def begun(name: str, *arguments: str, stdout: Path, stderr: Path, **env: str) -> ForkServerProcess:
+    """`python NAME ARGUMENTS`, begun, with its output in two files, which may be one."""
+    process = _FORKS.Process(target=_become, args=(name, arguments, environment(**env), str(stdout), str(stderr)))
+    process.start()
+    return process
 
 
 def _become(name: str, arguments: tuple[str, ...], env: dict[str, str], stdout: str, stderr: str) -> None:
