@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -40,6 +40,14 @@ class EpisodeLoader(BatchMetaDataLoader):  # type: ignore[misc]
         )
         self.worker_init_fn = _heed_the_parent_alone
         self.collate_fn: Any = _ToEpisodes(self.collate_fn)
+
+    def __iter__(self) -> Iterator[Episodes]:
+        """Its workers are born deaf to SIGTERM: until `worker_init_fn` it would end them."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            return super().__iter__()  # type: ignore[no-any-return]
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def state_dict(self) -> dict[str, int]:
         """Nothing: tasks are numbered, so the sampler finds its place from Lightning's own count."""

@@ -1,5 +1,6 @@
 """Settings of the data that cannot work, each told in one line."""
 
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -126,6 +127,17 @@ def test_a_worker_that_fails_does_not_keep_the_process_from_ending() -> None:
         [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=90
     )
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+
+
+def test_a_worker_is_deaf_to_a_cluster_from_its_birth() -> None:
+    """SIGTERM from a third process, while the worker starts and when it has."""
+    for _ in range(3):
+        meta_batches = iter(glyphs(cache="none", num_workers=1).train_dataloader())
+        for _ in range(2):
+            (worker,) = multiprocessing.active_children()
+            subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+            assert next(meta_batches).support_x.ndim == 5
+        del meta_batches
 
 
 class Failing:
