@@ -91,7 +91,8 @@ def _ended_for_want_of_room(
     fault: str, where: str, run: Run, whole: dict[str, Any], free: Callable[[], None]
 ) -> Outcome:
     code = run.wait()
-    wrong = "" if code == 0 else run.refused()  # it may have had written all before
+    where += "" if code else ", too late: all was written"
+    wrong = run.refused() if code else ""
     said, lost = run.line("error: ", "No space", "too large"), run.lost()
     free()
     identical, different = run.ends_like(whole)
