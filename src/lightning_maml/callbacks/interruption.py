@@ -46,6 +46,7 @@ class Interruption(pl.Callback):
         self._asked = 0  # the signal; of several processes, the largest
         self._asked_at = 0.0
         self._training = False
+        self._validated = False  # since the last meta-batch
         self._process = 0
         self._trainer: pl.Trainer | None = None
         self._handlers_before: dict[int, Any] = {}
@@ -65,10 +66,14 @@ class Interruption(pl.Callback):
         self._take_handlers()
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
-        if self._asked and trainer.world_size == 1:  # in a validation, after which everything was saved
+        if self._asked and self._validated and trainer.world_size == 1:
             self._end(trainer, save=False)
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validated = not trainer.sanity_checking  # after which everything is saved
+
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        self._validated = False
         self._agree(trainer)
         if self._asked and not validation_follows(trainer):
             self._end(trainer, save=True)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lightning_maml.algorithms import MAML, OuterLoop
-from lightning_maml.callbacks import Checkpoint, MetricsCSV, Resumption, WholeFiles
+from lightning_maml.callbacks import Checkpoint, Interruption, MetricsCSV, Resumption, WholeFiles
 from lightning_maml.files import replacing
 from lightning_maml.inner_loops import HigherLoop
 from lightning_maml.settings import SettingError
@@ -174,6 +174,21 @@ def test_a_meta_update_that_was_begun_is_finished(tmp_path: Path) -> None:
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
     assert lines(tmp_path / "whole") == lines(tmp_path / "parts") and len(lines(tmp_path / "parts")) == 2
+
+
+class TellNow(pl.Callback):
+    """Sends SIGTERM when a meta-batch is done and the next one is still to come."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_told_to_end_between_two_meta_batches_a_run_saves_what_it_has_done(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as raised:
+        fit(tmp_path, Interruption(str(tmp_path)), TellNow(), max_epochs=1)
+    assert raised.value.code == 75
+    assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
