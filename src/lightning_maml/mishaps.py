@@ -5,6 +5,7 @@ Imports nothing heavy.
 
 import errno
 import re
+import traceback
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -21,12 +22,20 @@ def mishap(error: BaseException) -> str | None:
     if isinstance(error, OSError) and is_no_room(error):
         remedy = "allow larger files (ulimit -f)" if error.errno == errno.EFBIG else "free some"
         return f"{error.filename or 'a file'}: {error.strerror}: {remedy} and {_go_on()}"
-    if isinstance(error, RuntimeError) and _LOST_WORKER.match(str(error)):
+    if _is_of_a_lost_worker(error):
         return (
             f"a process that loads data was killed or has ended, as where memory runs out: {_go_on()}, perhaps with "
             "fewer of data.datamodule.num_workers"
         )
     return None
+
+
+def _is_of_a_lost_worker(error: BaseException) -> bool:
+    """Whether PyTorch says so, or has lost a worker in the middle of taking over a meta-batch from it."""
+    if isinstance(error, RuntimeError):
+        return _LOST_WORKER.match(str(error)) is not None
+    places = traceback.extract_tb(error.__traceback__) if isinstance(error, OSError | EOFError) else []
+    return any(place.name == "rebuild_storage_fd" for place in places)
 
 
 def _go_on() -> str:

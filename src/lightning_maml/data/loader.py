@@ -45,7 +45,7 @@ class EpisodeLoader(BatchMetaDataLoader):  # type: ignore[misc]
         """Its workers are born deaf to SIGTERM: until `worker_init_fn` it would end them."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
-            return super().__iter__()  # type: ignore[no-any-return]
+            return super().__iter__()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
