@@ -26,7 +26,7 @@ demo: $(STAMP) ## Adapt a trained checkpoint to five printed letters, one image 
 	@echo 'Look at experiments/demo/predictions.png: each image with the letter that the network takes it for.'
 
 test: $(STAMP) ## Run every test
-	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## Check format (ruff), types (mypy) and floors (import-linter)
 	$(VENV)/bin/ruff format --check .
