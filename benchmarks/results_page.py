@@ -16,10 +16,10 @@ from lightning_maml.files import write_whole
 _HEADINGS = {"omniglot": "Omniglot", "miniimagenet": "miniImageNet", "sinusoids": "Sinusoids"}
 _INTRODUCTION = """# Results
 
-Written by `make results` (`python benchmarks/results.py`) from the runs; nothing here is typed by hand, and a row that
-has not been run says so. *Ours* is the mean over meta-test tasks of characters, photographs or curves never seen, with
-the 95 % interval of that mean; of several seeds, the mean over seeds of each task. *Paper* is what the paper prints,
-with its own interval. A **laptop**'s run is the paper's experiment with what its command changes, and far fewer
+Written by `make results` (`python benchmarks/results.py`) from the runs; nothing in the tables is typed by hand, and a
+row that has not been run says so. *Ours* is the mean over meta-test tasks of characters, photographs or curves never
+seen, with the 95 % interval of that mean; of several seeds, the mean over seeds of each task. *Paper* is what the paper
+prints, with its own interval. A **laptop**'s run is the paper's experiment with what its command changes, and far fewer
 meta-updates; a **published** one is the experiment as it stands. The settings, and what a paper leaves open, are in the
 headers of `conf/experiment/`. Batch norm sees a task's queries together, so their number matters: *ours* has as many as
 the paper, and beside it stands the same checkpoint tested with {queries} per class.
@@ -115,7 +115,7 @@ def _table(found: Sequence[Outcome]) -> str:
             cells += ["not run", "", "", "", "", ""]
         if one.attempts:
             record = one.attempts[0].record
-            seconds = sum(attempt.record.seconds for attempt in one.attempts)
+            seconds = sum(attempt.seconds for attempt in one.attempts)
             kind = "published" if record.published else "laptop"
             done = _meta_updates(one.attempts[0].trained_in)
             planned = f" of {record.meta_updates:,}" if record.meta_updates and not one.tested else ""
@@ -154,7 +154,7 @@ def _pictures(found: Sequence[Outcome], folder: Path) -> list[tuple[str, str]]:
             attempt = one.tested[0]
             x, y = _inner_steps(attempt) if label == "inner steps" else _validation(attempt)
             if label == "minutes" and x:
-                x = [value * attempt.record.seconds / 60 / x[-1] for value in x]  # as the run's pace was, on average
+                x = [value * attempt.seconds / 60 / x[-1] for value in x]  # as the run's pace was, on average
             if len(x) > 1:
                 plot.plot(x, [100 * value for value in y], label=one.row.experiment.partition("/")[2], linewidth=1.2)
         plot.set_xlabel(label)

@@ -136,6 +136,14 @@ class Attempt:
         """The folder of the run that trained what is tested: this one's, or that of the row that it is trained by."""
         return self._folder_of(self.record.trained_by or self.record.experiment)
 
+    @property
+    def seconds(self) -> float:
+        """Spent on it, and on its training where that is another row's."""
+        training = self.trained_in / RECORD
+        if self.record.trained_by is None or not training.exists():
+            return self.record.seconds
+        return self.record.seconds + float(json.loads(training.read_text(encoding="utf-8"))["seconds"])
+
     def _folder_of(self, experiment: str) -> Path:
         return (
             self.runs / experiment / ("published" if self.record.published else "laptop") / f"seed-{self.record.seed}"
@@ -174,9 +182,9 @@ class Attempt:
         self._keep()
 
     def _test(self, folder: Path, *settings: str) -> bool:
-        """Test the best checkpoint once more. That is short, and cannot be resumed: it has its time, budget or not."""
+        """Test the best checkpoint once more. That cannot be resumed: it has an hour, budget or not."""
         checkpoint = f"train.ckpt_path={self.trained_in / 'checkpoints' / 'best.ckpt'}"
-        return self._run("train.fit=false", checkpoint, *settings, f"hydra.run.dir={folder}", seconds=2 * _PATIENCE)
+        return self._run("train.fit=false", checkpoint, *settings, f"hydra.run.dir={folder}", seconds=3600)
 
     def _plan(self, measure: float) -> None:
         """Give the run as many meta-updates as its minutes allow, in whole epochs."""
