@@ -166,9 +166,9 @@ def go_on_from_last(cfg: DictConfig, folder: Path, *, began: bool) -> None:
             train.ckpt_path = str(last)
         elif train.ckpt_path == "last":
             train.ckpt_path = None
-    if train.ckpt_path is None or not train.fit:
-        return
-    found = whole_or_previous(asked := Path(str(train.ckpt_path)))
+    if not isinstance(train.ckpt_path, str) or not train.fit:
+        return  # what is no text, is refused with the other settings
+    found = whole_or_previous(asked := Path(train.ckpt_path))
     if found != asked:
         what = "damaged" if asked.exists() else "missing"
         log.warning("%s is %s; going on from the one before it, %s", asked, what, found)

@@ -44,7 +44,9 @@ TINY = (
 
 
 def environment(**changes: str) -> dict[str, str]:
-    return os.environ | {"DATASET_PATH": str(DATASET_PATH)} | ONE_THREAD | changes
+    """That of a program; a change to nothing takes a variable out of it."""
+    changed = os.environ | {"DATASET_PATH": str(DATASET_PATH)} | ONE_THREAD | changes
+    return {name: value for name, value in changed.items() if value or name not in changes}
 
 
 def tiny(*arguments: str) -> tuple[str, ...]:
