@@ -1,7 +1,8 @@
 """PyTorch's optimizers and schedules, made so that what they refuse is told as the setting that it comes from."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -53,12 +54,8 @@ def step_scheduler(scheduler: Any) -> None:
     Raises:
         SettingError: if the schedule has come to its end, or divides by a setting that is zero.
     """
-    try:
+    with _stepping("optim.lr_scheduler", scheduler, _REFUSALS, "change its settings"):
         scheduler.step()
-    except _REFUSALS as error:
-        raise SettingError(
-            "optim.lr_scheduler", type(scheduler).__qualname__, f"{one_line(error)}; change its settings"
-        ) from error
 
 
 def rehearse(make: Callable[..., Optimizer], schedule: Callable[[Optimizer], LRScheduler] | None) -> None:
@@ -83,12 +80,16 @@ def step_optimizer(optimizer: Any) -> None:
     Raises:
         SettingError: if it needs what no outer loop gives it, as L-BFGS, which evaluates the loss itself.
     """
-    try:
+    with _stepping("optim.outer_optimizer._target_", optimizer, (TypeError,), "give another"):
         optimizer.step()
-    except TypeError as error:
-        raise SettingError(
-            "optim.outer_optimizer._target_", type(optimizer).__qualname__, f"{one_line(error)}; give another"
-        ) from error
+
+
+@contextmanager
+def _stepping(setting: str, stepped: Any, refusals: tuple[type[Exception], ...], remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except refusals as error:
+        raise SettingError(setting, type(stepped).__qualname__, f"{one_line(error)}; {remedy}") from error
 
 
 def _refusal(setting: str, make: Any, error: Exception) -> SettingError:

@@ -219,8 +219,7 @@ class OuterLoop(pl.LightningModule):
         if self.max_skipped:
             metrics["skipped"] = torch.tensor(float(self._skipped))
         metrics["lr"] = torch.tensor(optimizer.param_groups[0]["lr"])
-        self._inner_losses.see(trajectory, gaps=True)
-        self._log_training({f"metatrain/{name}": value for name, value in metrics.items()})
+        self._log_training({f"metatrain/{name}": value for name, value in metrics.items()}, trajectory)
 
     def _skip(self, norm: Tensor, loss: Tensor, batches: list[MetaBatch]) -> None:
         """Count a meta-update whose gradient is not finite.
@@ -242,7 +241,7 @@ class OuterLoop(pl.LightningModule):
         self._skipped += 1
         log.warning("%s: left out, the %d. of at most %d", found, self._skipped, self.max_skipped)
 
-    def _log_training(self, metrics: dict[str, Tensor]) -> None:
+    def _log_training(self, metrics: dict[str, Tensor], trajectory: Trajectory) -> None:
         """Hand metrics to the loggers now: Lightning would do so after this step's checkpoint is written, so that a run
         resumed from it had a gap."""
         self.log_dict(metrics, logger=False)
@@ -250,6 +249,7 @@ class OuterLoop(pl.LightningModule):
         if every and self.global_step % every == 0:
             values = {name: value.item() for name, value in metrics.items()}
             known = {name: value for name, value in values.items() if not math.isnan(value)}
+            self._inner_losses.see(trajectory, gaps=True)
             self._inner_losses.tell("training")
             for logger in self.loggers:
                 logger.log_metrics(known, self.global_step)
