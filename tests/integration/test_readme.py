@@ -97,7 +97,7 @@ def test_the_readme_has_commands_and_only_known_ones() -> None:
 def test_the_makefile_runs_what_the_readme_says() -> None:
     for target, command in (
         ("train", "src/run.py experiment=quickstart seed"),
-        ("test", "-m pytest -n auto --maxprocesses 4 seed"),
+        ("test", "-m pytest -n auto --maxprocesses 4 --dist worksteal seed"),
     ):
         dry = subprocess.run(
             ["make", "-n", target, "ARGS=seed"], cwd=ROOT, capture_output=True, text=True, check=True, env=environment()
