@@ -43,7 +43,7 @@ class Row:
         published: the paper's number, as it is printed there; None if there is none.
         source: where it stands, and what it was checked against.
         metric: what is compared, of `metrics.json`; a fraction for an accuracy.
-        minutes: how long a laptop trains, on two cores; None for not at all.
+        minutes: how long a laptop trains; None for not at all.
         laptop: what a laptop changes, as overrides.
         trained_by: an experiment that trains just the same; a laptop tests its checkpoint, and trains none of its own.
         queries: queries per class of a second test of the same checkpoint; None for none.
