@@ -5,7 +5,9 @@
 `results.yaml` beside this file holds the rows in the order in which they are run: an experiment of conf/, the paper's
 number, and what a laptop changes in it, for how many minutes. A laptop's run is measured first and given as many
 meta-updates as fit, so that its schedule ends with it; the number is kept, and a later call goes on to it. With
-`--published` (by itself where there is a GPU) an experiment runs as it stands. `--budget 0` only writes the page again.
+`--published` (by itself where there is a GPU) an experiment runs as it stands. What the page needs of a finished run is
+kept in the repository, in `benchmarks/results/`; without its folder there, a row is run again. `--budget 0` only writes
+the page again.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import yaml
 
 sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
+from results_folders import Folders  # noqa: E402
 from results_page import write_page  # noqa: E402
 from results_runs import Attempt, Row  # noqa: E402
 
@@ -58,7 +61,7 @@ def chosen(rows: list[Row], patterns: list[str]) -> list[Row]:
     return [row for row in rows if any(fnmatch.fnmatch(row.experiment, pattern) for pattern in patterns or ["*"])]
 
 
-def work(rows: list[Row], arguments: argparse.Namespace, budget: Budget) -> None:
+def work(rows: list[Row], folders: Folders, arguments: argparse.Namespace, budget: Budget) -> None:
     """Run the rows that are asked for, one after another, each with all of its seeds, until the budget is spent."""
     for row in chosen(rows, arguments.rows):
         for seed in arguments.seeds or (row.seeds if arguments.published else [0]):
@@ -66,11 +69,11 @@ def work(rows: list[Row], arguments: argparse.Namespace, budget: Budget) -> None
                 return
             if not (arguments.published or row.minutes or row.trained_by):
                 continue  # nothing that a laptop can do
-            attempt = Attempt.of(row, seed, arguments.runs, published=arguments.published)
+            attempt = Attempt.of(row, seed, folders, published=arguments.published)
             if not attempt.finished:
                 log.info("%s, seed %d: %.0f minutes of the budget are left", row.experiment, seed, budget.left / 60)
                 attempt.go_on(budget, arguments.measure)
-                write_page(rows, arguments.runs, arguments.out)
+                write_page(rows, folders, arguments.out)
 
 
 def main() -> None:
@@ -81,7 +84,8 @@ def main() -> None:
     parser.add_argument(
         "--published", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(), help="with a GPU: on"
     )
-    parser.add_argument("--runs", type=Path, default=Path("experiments/results"), help="where runs are kept")
+    parser.add_argument("--runs", type=Path, default=Path("experiments/results"), help="where to run")
+    parser.add_argument("--records", type=Path, default=HERE / "results", help="where what the page needs is kept")
     parser.add_argument("--out", type=Path, default=HERE.parent / "RESULTS.md")
     parser.add_argument("--table", type=Path, default=HERE / "results.yaml")
     parser.add_argument("--measure", type=float, default=40, help="seconds to measure a laptop's speed for")
@@ -90,8 +94,9 @@ def main() -> None:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))  # the run that is alive is told, too
     rows = read_rows(arguments.table)
-    work(rows, arguments, Budget(60 * arguments.budget))
-    write_page(rows, arguments.runs, arguments.out)
+    folders = Folders(arguments.runs.absolute(), arguments.records.absolute())
+    work(rows, folders, arguments, Budget(60 * arguments.budget))
+    write_page(rows, folders, arguments.out)
 
 
 if __name__ == "__main__":

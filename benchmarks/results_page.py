@@ -1,15 +1,14 @@
 """RESULTS.md and its pictures, from the records and metrics of runs; nothing in them is typed by hand."""
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from results_runs import Attempt, Row, metrics_of
+from results_folders import Folders, meta_updates_of, metrics_of, rows_of
+from results_runs import Attempt, Row
 
 from lightning_maml.algorithms import ci95
 from lightning_maml.files import write_whole
@@ -58,26 +57,26 @@ class Outcome:
         return f"{scale * mean:.{digits}f} ± {scale * half:.{digits}f}"
 
 
-def outcomes(rows: Iterable[Row], runs: Path) -> list[Outcome]:
+def outcomes(rows: Iterable[Row], folders: Folders) -> list[Outcome]:
     """Of every row: that of published runs, where there are any; else that of a laptop's, or none."""
     found = []
     for row in rows:
-        kinds = [_attempts(row, runs, published=published) for published in (True, False)]
+        kinds = [_attempts(row, folders, published=published) for published in (True, False)]
         begun = [attempts for attempts in kinds if attempts]
         tested = [attempts for attempts in begun if any(attempt.finished for attempt in attempts)]
         found.append(Outcome(row, (tested or begun or [()])[0]))
     return found
 
 
-def write_page(rows: Sequence[Row], runs: Path, out: Path) -> None:
+def write_page(rows: Sequence[Row], folders: Folders, out: Path) -> None:
     """Write the page, and its pictures into `docs/` beside it.
 
     Args:
         rows: its rows, in groups by the folders of their experiments.
-        runs: the folder of the runs.
+        folders: those of the runs.
         out: the page.
     """
-    found = outcomes(rows, runs)
+    found = outcomes(rows, folders)
     queries = sorted({row.queries for row in rows if row.queries is not None})
     parts = [_INTRODUCTION.format(queries=" or ".join(map(str, queries)) or "another number")]
     groups = dict.fromkeys(row.experiment.partition("/")[0] for row in rows)
@@ -91,10 +90,9 @@ def write_page(rows: Sequence[Row], runs: Path, out: Path) -> None:
     write_whole(out, "\n".join(parts))
 
 
-def _attempts(row: Row, runs: Path, *, published: bool) -> tuple[Attempt, ...]:
-    kind = runs / row.experiment / ("published" if published else "laptop")
-    seeds = sorted(int(folder.name.removeprefix("seed-")) for folder in kind.glob("seed-*"))
-    attempts = [Attempt.of(row, seed, runs, published=published) for seed in seeds]
+def _attempts(row: Row, folders: Folders, *, published: bool) -> tuple[Attempt, ...]:
+    seeds = folders.seeds(row.experiment, published=published)
+    attempts = [Attempt.of(row, seed, folders, published=published) for seed in seeds]
     return tuple(attempt for attempt in attempts if attempt.record.commit)
 
 
@@ -118,7 +116,7 @@ def _table(found: Sequence[Outcome]) -> str:
             record = one.attempts[0].record
             seconds = sum(attempt.seconds for attempt in one.attempts)
             kind = "published" if record.published else "laptop"
-            done = _meta_updates(one.attempts[0].trained_in)
+            done = meta_updates_of(one.attempts[0].trained_in)
             planned = f" of {record.meta_updates:,}" if record.meta_updates and not one.tested else ""
             cells += [f"{done:,}{planned}", _duration(seconds), kind]
         lines.append("| " + " | ".join(cells) + " |")
@@ -176,7 +174,7 @@ def _pictures(found: Sequence[Outcome], folder: Path) -> list[tuple[str, str]]:
 
 
 def _validation(attempt: Attempt) -> tuple[list[float], list[float]]:
-    rows = [row for row in _rows(attempt.folder / "metrics.csv") if row.get("metaval/outer_accuracy")]
+    rows = [row for row in rows_of(attempt.folder / "metrics.csv") if row.get("metaval/outer_accuracy")]
     return [float(row["step"]) for row in rows], [float(row["metaval/outer_accuracy"]) for row in rows]
 
 
@@ -192,19 +190,7 @@ def _of_step(folder: Path, metric: str, step: int) -> tuple[float, float]:
 
 
 def _column(path: Path, name: str) -> torch.Tensor:
-    return torch.tensor([float(row[name]) for row in _rows(path)], dtype=torch.float64)
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _meta_updates(folder: Path) -> int:
-    """How many a run has logged."""
-    return int(max((float(row["step"]) for row in _rows(folder / "metrics.csv") if row.get("step")), default=0))
+    return torch.tensor([float(row[name]) for row in rows_of(path)], dtype=torch.float64)
 
 
 def _duration(seconds: float) -> str:

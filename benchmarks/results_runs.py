@@ -1,6 +1,5 @@
 """The runs behind RESULTS.md: a row, an attempt at it with one seed, and the record that is kept of it."""
 
-import csv
 import json
 import logging
 import shlex
@@ -11,15 +10,15 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from omegaconf import OmegaConf
+from results_folders import RECORD, Folders, meta_updates_of, metrics_of
 from results_machine import ROOT, hardware, software
 
 from lightning_maml.callbacks.loggers import code_version
 from lightning_maml.files import write_whole
 
-RECORD = "row.json"
 _NOT_MEASURED = 0.97  # of a measured speed: what validations and checkpoints leave
 _PATIENCE = 300  # seconds for a run to end when it is told to
 log = logging.getLogger(__name__)
@@ -106,21 +105,21 @@ class Attempt:
 
     Attributes:
         row: what is attempted.
-        runs: the folder of all runs.
+        folders: where runs lie, and what is kept of them.
         record: what is kept.
     """
 
     row: Row
-    runs: Path
+    folders: Folders
     record: Record
     _known: bool = field(default=False)
 
     @classmethod
-    def of(cls, row: Row, seed: int, runs: Path, *, published: bool) -> "Attempt":
+    def of(cls, row: Row, seed: int, folders: Folders, *, published: bool) -> "Attempt":
         """As far as it has come."""
         trained_by = None if published else row.trained_by
         overrides = ["logging=csv", *(() if published else row.laptop)]
-        attempt = cls(row, runs.absolute(), Record(row.experiment, seed, published, overrides, trained_by=trained_by))
+        attempt = cls(row, folders, Record(row.experiment, seed, published, overrides, trained_by=trained_by))
         known = attempt.folder / RECORD
         if known.exists():
             attempt.record, attempt._known = Record(**json.loads(known.read_text(encoding="utf-8"))), True
@@ -137,6 +136,10 @@ class Attempt:
         return self._folder_of(self.record.trained_by or self.record.experiment)
 
     @property
+    def _checkpoint(self) -> Path:
+        return self.trained_in / "checkpoints" / "best.ckpt"
+
+    @property
     def seconds(self) -> float:
         """Spent on it, and on its training where that is another row's."""
         training = self.trained_in / RECORD
@@ -145,9 +148,7 @@ class Attempt:
         return self.record.seconds + float(json.loads(training.read_text(encoding="utf-8"))["seconds"])
 
     def _folder_of(self, experiment: str) -> Path:
-        return (
-            self.runs / experiment / ("published" if self.record.published else "laptop") / f"seed-{self.record.seed}"
-        )
+        return self.folders.of(experiment, self.record.seed, published=self.record.published)
 
     @property
     def finished(self) -> bool:
@@ -163,7 +164,7 @@ class Attempt:
         Raises:
             SystemExit: if a run fails; what it said is in its `run.log` and on the screen.
         """
-        if self.record.trained_by is not None and not metrics_of(self.trained_in):
+        if self.record.trained_by is not None and not (metrics_of(self.trained_in) and self._checkpoint.exists()):
             log.info("%s waits for %s, which trains it", self.record.experiment, self.record.trained_by)
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -180,10 +181,12 @@ class Attempt:
             whole = self._test(self.folder / f"queries-{self.row.queries}", queries)
         self.record.finished = whole
         self._keep()
+        if whole:
+            self.folders.keep(self.folder)
 
     def _test(self, folder: Path, *settings: str) -> bool:
         """Test the best checkpoint once more. That cannot be resumed: it has an hour, budget or not."""
-        checkpoint = f"train.ckpt_path={self.trained_in / 'checkpoints' / 'best.ckpt'}"
+        checkpoint = f"train.ckpt_path={self._checkpoint}"
         return self._run("train.fit=false", checkpoint, *settings, f"hydra.run.dir={folder}", seconds=3600)
 
     def _plan(self, measure: float) -> None:
@@ -204,7 +207,7 @@ class Attempt:
         began, first, last = None, 0, 0
         while process.poll() is None and (began is None or time.monotonic() - began < measure or last == first):
             time.sleep(0.2)
-            last = _logged(folder / "metrics.csv")
+            last = meta_updates_of(folder)
             if began is None and last >= 5:
                 began, first = time.monotonic(), last
         seconds = time.monotonic() - (began or 0)
@@ -249,18 +252,3 @@ def _stop(process: "subprocess.Popen[bytes]") -> int:
         process.kill()
         process.wait()
         return 75
-
-
-def _logged(path: Path) -> int:
-    """The last meta-update in a run's metrics.csv; 0 before the first."""
-    if not path.exists():
-        return 0
-    with path.open(newline="", encoding="utf-8") as file:
-        steps = [row.get("step") for row in csv.DictReader(file)]
-    return max((int(float(step)) for step in steps if step), default=0)
-
-
-def metrics_of(folder: Path) -> dict[str, Any]:
-    """A run's `metrics.json`; empty if it has not been tested."""
-    path = folder / "metrics.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,13 @@ def table(folder: Path, *rows: dict[str, Any]) -> Path:
 
 def run(folder: Path, rows: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The page that the program writes."""
-    where = ["--table", str(rows), "--runs", str(folder / "runs"), "--out", str(folder / "RESULTS.md")]
+    return page_of(
+        folder, "--table", str(rows), "--records", str(folder / "records"), *arguments, monkeypatch=monkeypatch
+    )
+
+
+def page_of(folder: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    where = ["--runs", str(folder / "runs"), "--out", str(folder / "RESULTS.md")]
     monkeypatch.setattr(sys, "argv", ["results.py", *where, *arguments])
     results.main()
     return (folder / "RESULTS.md").read_text()
@@ -119,16 +126,16 @@ def test_an_interrupted_run_is_gone_on_with_and_a_finished_one_is_not_run_again(
 
     monkeypatch.setattr(subprocess, "Popen", nothing_starts)
     assert run(tmp_path, rows, "--budget", "5", *quick, monkeypatch=monkeypatch) == page
+    shutil.rmtree(tmp_path / "runs")  # another machine has the records alone
+    assert run(tmp_path, rows, "--budget", "5", *quick, monkeypatch=monkeypatch) == page
+    assert not list((tmp_path / "records").rglob("*.ckpt"))
 
 
 def test_a_pattern_without_a_row_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="error: --rows omniglot/mml: no row"):
-        run(
-            tmp_path,
-            ROOT / "benchmarks/results.yaml",
-            "--budget",
-            "1",
-            "--rows",
-            "omniglot/mml",
-            monkeypatch=monkeypatch,
-        )
+        page_of(tmp_path, "--budget", "1", "--rows", "omniglot/mml", monkeypatch=monkeypatch)
+
+
+def test_the_page_of_the_repository_is_that_of_its_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = page_of(tmp_path, "--budget", "0", monkeypatch=monkeypatch)
+    assert page == (ROOT / "RESULTS.md").read_text()
