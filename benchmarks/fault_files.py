@@ -10,8 +10,7 @@ from random import Random
 from typing import Any
 
 from benchmarks.fault_runs import Outcome, Run
-from lightning_maml.algorithms.checkpoint import load_whole
-from lightning_maml.checkpoint_files import is_whole
+from lightning_maml.checkpoint_files import is_whole, load_whole
 from tests.integration.ends import same_state
 
 _MB = 2**20

@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -34,15 +34,16 @@ from lightning_maml import command_line
 from lightning_maml.algorithms import MAML, OuterLoop
 from lightning_maml.allocator import keep_freed_memory
 from lightning_maml.episodes import Episodes
-from lightning_maml.inner_loops import Trajectory, VectorizedLoop
+from lightning_maml.inner_loops import Learner, Trajectory, VectorizedLoop
 from lightning_maml.models import Conv4
 
 OURS = "this project"
-# what this project would be told for the same purpose: MAML's own network at half its width, a fast loop
-SETTINGS = (
+# what this project would be told for the same purpose: its published settings, with half of the network's width
+MAML_SETTINGS = (
     *("experiment=omniglot/maml_5way_1shot", "model=conv4_small", "inner_loop=vectorized", "logging=csv"),
-    *("data.datamodule.kshot.query=5", "data.datamodule.batch_size.train=16", "optim.outer_optimizer.lr=0.002"),
+    *("data.datamodule.kshot.query=5", "data.datamodule.batch_size.train=4"),
 )
+PROTONET_SETTINGS = ("experiment=omniglot/protonet_5way_1shot", "model=conv4_small", "logging=csv")
 
 
 @dataclass
@@ -65,30 +66,30 @@ class Race:
     _spent: float = 0.0
     _since: float = field(default_factory=time.monotonic)
 
-    def after_update(self, network: nn.Module, lr: float, steps: int) -> bool:
+    def after_update(self, learner: Learner, lr: float, steps: int) -> bool:
         """Count a meta-update, and test where it is time to. Whether the race is over."""
         self.updates += 1
         spent = self._spent + time.monotonic() - self._since
         if spent - (self.found[-1][0] if self.found else 0) < self.every:
             return False
-        accuracy = tested(network, self.tasks, lr, steps)
+        accuracy = tested(learner, self.tasks, lr, steps)
         self.found.append((spent, accuracy))
         print(f"  {spent / 60:6.1f} min, {self.updates} meta-updates: {accuracy:.2%}", flush=True)
         self._spent, self._since = spent, time.monotonic()
         return accuracy >= self.goal or spent >= self.limit
 
 
-def tested(network: nn.Module, tasks: list[Episodes], lr: float, steps: int) -> float:
+def tested(learner: Learner, tasks: list[Episodes], lr: float, steps: int) -> float:
     """Mean query accuracy after `steps` inner steps."""
     loop = VectorizedLoop(partial(torch.optim.SGD, lr=lr))
-    found = Trajectory.concatenate([loop(MAML(network), episodes, steps=steps)[0] for episodes in tasks])
+    found = Trajectory.concatenate([loop(learner, episodes, steps=steps)[0] for episodes in tasks])
     assert found.query_accuracy is not None
     return float(found.query_accuracy[:, -1].mean())
 
 
 def composed(*settings: str) -> Any:
     with initialize_config_dir(str(command_line.ROOT / "conf"), version_base="1.3"):
-        return compose("default", overrides=[*SETTINGS, *settings])
+        return compose("default", overrides=list(settings))
 
 
 def data_of(cfg: Any) -> Any:
@@ -98,8 +99,8 @@ def data_of(cfg: Any) -> Any:
     return data
 
 
-def ours(race: Race) -> None:
-    cfg = composed()
+def ours(race: Race, settings: Sequence[str]) -> None:
+    cfg = composed(*settings)
     network = hydra.utils.instantiate(cfg.model.torch_module, input_shape=(1, 28, 28), num_outputs=5)
     algorithm: OuterLoop = hydra.utils.instantiate(
         cfg.algorithm, learner=hydra.utils.instantiate(cfg.algorithm.learner, network=network)
@@ -107,7 +108,9 @@ def ours(race: Race) -> None:
 
     class Referee(pl.Callback):
         def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
-            trainer.should_stop = race.after_update(network, cfg.data.inner_lr, cfg.algorithm.eval_inner_steps)
+            trainer.should_stop = race.after_update(
+                algorithm.learner, cfg.data.inner_lr, cfg.algorithm.eval_inner_steps
+            )
 
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = pl.Trainer(
@@ -122,14 +125,14 @@ def meta_train(race: Race, peer: str, network: nn.Module, batches: Iterator[Epis
     for episodes in batches:
         make(network, episodes, steps, lr)()  # leaves the gradient in the parameters
         optimizer.step()
-        if race.after_update(network, lr, steps):
+        if race.after_update(MAML(network), lr, steps):
             return
 
 
 def torchopt_tutorial(race: Race) -> None:
     """examples/few-shot/maml_omniglot.py of TorchOpt: three blocks without padding, five steps of 0.1, 32 tasks."""
     network = Conv4((1, 28, 28), 5, num_layers=3, padding=0)
-    data = data_of(composed("data.datamodule.kshot.query=15", "data.datamodule.batch_size.train=32"))
+    data = data_of(composed(*MAML_SETTINGS, "data.datamodule.kshot.query=15", "data.datamodule.batch_size.train=32"))
 
     def batches() -> Iterator[Episodes]:
         while True:
@@ -148,7 +151,8 @@ def torchmeta_and_higher(race: Race) -> None:
 
 
 CONTENDERS: dict[str, tuple[str | None, Callable[[Race], None]]] = {
-    OURS: (None, ours),
+    OURS: (None, partial(ours, settings=MAML_SETTINGS)),
+    "this project, algorithm=protonet": (None, partial(ours, settings=PROTONET_SETTINGS)),
     "TorchOpt's tutorial": ("TorchOpt MetaSGD", torchopt_tutorial),
     "torchmeta and raw higher": ("raw higher", torchmeta_and_higher),
 }
@@ -164,7 +168,8 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    data = data_of(composed("data.datamodule.kshot.query=15", f"data.datamodule.batches.test={arguments.tasks // 20}"))
+    test = (f"data.datamodule.batches.test={arguments.tasks // 20}", "data.datamodule.kshot.query=15")
+    data = data_of(composed(*MAML_SETTINGS, *test))
     tasks, found = list(data.test_dataloader()), {}
     for name in arguments.only:
         peer, run = CONTENDERS[name]

@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> None:
     from lightning_maml.configuration import check_settings
     from lightning_maml.data import MetaDataModule, draw_samples, summary
 
-    check_settings(cfg)
+    check_settings(cfg, group="data")
     datamodule: MetaDataModule = hydra.utils.instantiate(cfg.data.datamodule)
     datamodule.setup()
     log.info("\n%s", summary(datamodule))

@@ -32,25 +32,24 @@ def main(cfg: DictConfig) -> float | None:
 
     # What can be checked without data comes first: nothing is downloaded or prepared for a run that cannot work.
     check_settings(cfg)
+    ckpt_path = cfg.train.ckpt_path
+    shapes = checkpoint_shapes(ckpt_path) if ckpt_path is not None or not cfg.train.fit else None
     command_line.seed_everything(cfg.train.seed)
     command_line.set_matmul_precision(cfg.train.matmul_precision)
     callbacks = [hydra.utils.instantiate(node) for node in cfg.train.callbacks.values() if node is not None]
-    if cfg.train.early_stopping.patience is not None:
+    if OmegaConf.select(cfg, "train.early_stopping.patience") is not None:
         callbacks.append(hydra.utils.instantiate(cfg.train.early_stopping))
     best, last = (hydra.utils.instantiate(cfg.train.checkpoint[name]) for name in ("best", "last"))
     loggers = [hydra.utils.instantiate(node) for node in cfg.logging.values() if node is not None]
     trainer = make_trainer(cfg.train.pl_trainer, logger=loggers, callbacks=[*callbacks, best, last])
     command_line.require_processes_from_outside(trainer)
     around: partial[OuterLoop] = hydra.utils.instantiate(cfg.algorithm, learner=None, _partial_=True)
-    rehearse(around.keywords["outer_optimizer"], around.keywords["lr_scheduler"])
-    ckpt_path = cfg.train.ckpt_path
-    if ckpt_path is not None or not cfg.train.fit:
-        checkpoint_shapes(ckpt_path)
+    rehearse(around.keywords["outer_optimizer"], around.keywords["lr_scheduler"], trainer.strategy.root_device)
 
     datamodule: MetaDataModule = hydra.utils.instantiate(cfg.data.datamodule)
     datamodule.require_divisible_by(trainer.world_size)
-    shape: dict[str, Any] = {"input_shape": datamodule.input_shape, "num_outputs": datamodule.num_outputs}
-    network, example = hydra.utils.instantiate(cfg.model.torch_module, **shape), datamodule.example("train")
+    built: dict[str, Any] = {"input_shape": datamodule.input_shape, "num_outputs": datamodule.num_outputs}
+    network, example = hydra.utils.instantiate(cfg.model.torch_module, **built), datamodule.example("train")
     check_network(network, example.support_x[0], datamodule.num_outputs)
     learner = hydra.utils.instantiate(cfg.algorithm.learner, network=network)
     datamodule.require_tasks_for(any_ways=learner.any_ways)
@@ -58,9 +57,9 @@ def main(cfg: DictConfig) -> float | None:
     check_adaptation(algorithm, example)
     run = HydraConfig.get().runtime
     config: Any = redaction.masked(OmegaConf.to_container(cfg, resolve=True))
-    algorithm.recipe = Recipe.of(config, **shape, data=run.choices["data"]).plain()
-    if ckpt_path is not None or not cfg.train.fit:
-        check_checkpoint(ckpt_path, algorithm)
+    algorithm.recipe = Recipe.of(config, **built, data=run.choices["data"]).plain()
+    if shapes is not None:
+        check_checkpoint(ckpt_path, shapes, algorithm)
     choices, overrides = dict(run.choices), overrides_as_typed(HydraConfig.get())
     announce(trainer, algorithm, headline(datamodule), choices, run.output_dir)
     succeeded = False

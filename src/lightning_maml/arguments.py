@@ -94,7 +94,7 @@ def require(setting: str, value: Any, hint: Any) -> None:
         for one in value:
             require(setting, one, element)
     else:
-        adapter = _adapter(hint)
+        adapter = _adapter(hint) if _is_hashable(hint) else None
         try:
             if adapter is not None:
                 adapter.validate_python(value)
@@ -119,6 +119,14 @@ def _element_of(hint: Any, value: Any) -> Any:
 
 def _members(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in _UNIONS else (hint,)
+
+
+def _is_hashable(hint: Any) -> bool:
+    try:
+        hash(hint)
+    except TypeError:  # Annotated with a dictionary, say
+        return False
+    return True
 
 
 @cache
@@ -146,6 +154,8 @@ def _meaning(hint: Any) -> str:
     for one in get_args(hint) if get_origin(hint) is Annotated else ():
         if (description := getattr(one, "description", None)) is not None:
             return str(description)
+    if get_origin(hint) is Annotated:
+        return _meaning(get_args(hint)[0])
     if get_origin(hint) in _UNIONS:
         members = sorted(get_args(hint), key=lambda one: one is type(None))
         parts = [_meaning(one) for one in members if not _is_made(one)] or [_meaning(members[0])]

@@ -1,14 +1,25 @@
-"""Checkpoints as files: whether one is whole, and from which a run goes on.
+"""Checkpoints as files: whether one is whole, what is in it, and from which a run goes on.
 
 Imports nothing heavy.
 """
 
 import os
+import pickle
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from lightning_maml.settings import SettingError
 
 LAST = "last.ckpt"
 _FOLDER = 0x10  # in a zip file
+# What reading a file may raise that torch did not write, that would run code, or that somebody has changed.
+_UNREADABLE = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, OSError),
+    *(AttributeError, ValueError, TypeError, LookupError),
+)
 
 
 def is_whole(path: str | os.PathLike[str]) -> bool:
@@ -26,6 +37,45 @@ def is_whole(path: str | os.PathLike[str]) -> bool:
     except Exception:  # over damaged bytes they raise what they happen to stumble on
         return False
     return True
+
+
+def load_whole(path: str | os.PathLike[str]) -> Any:
+    """What `torch.save` has written: tensors, on the CPU, and plain values.
+
+    Raises:
+        ValueError: if the file is no longer as it was written.
+        Exception: whatever `torch.load` raises over one that never was of that kind.
+    """
+    import torch
+
+    if not is_whole(path):
+        raise ValueError(f"{path} is damaged")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@contextmanager
+def reading(setting: str, path: str, kind: str, remedy: str) -> Iterator[None]:
+    """What is raised within over a file that is no checkpoint, as the setting that names the file.
+
+    Args:
+        setting: such as "train.ckpt_path".
+        path: the file.
+        kind: what it is to be, such as "checkpoint of a run".
+        remedy: what to give where there is no such file.
+
+    Raises:
+        SettingError: if the file is missing, is of another kind, would run code, or is damaged.
+    """
+    if not os.path.isfile(path):
+        raise SettingError(setting, path, f"there is no such file; {remedy}")
+    try:
+        yield
+    except SettingError:
+        raise
+    except _UNREADABLE as error:
+        before = previous_of(Path(path))
+        another = f"give the one before it, {before}, or another" if is_whole(before) else "give another"
+        raise SettingError(setting, path, f"it is no {kind}, or it is damaged; {another}") from error
 
 
 def previous_of(path: Path) -> Path:

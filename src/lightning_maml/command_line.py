@@ -28,7 +28,7 @@ from lightning_maml.help_page import help_page, settings_page
 from lightning_maml.mishaps import mishap
 from lightning_maml.overrides import as_hydra_takes_them, quoted, what_was_meant
 from lightning_maml.processes import overrides_of_rank, rank, several
-from lightning_maml.settings import NonFiniteLossError, SettingError, one_line, require_at_least
+from lightning_maml.settings import NonFiniteLossError, SettingError, one_line
 from lightning_maml.sweeps import require_processes_from_outside as require_processes_from_outside
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,13 +102,18 @@ def errors_in_one_line(task: Callable[[DictConfig], float | None]) -> Callable[[
         _task_began = True
         _debug = OmegaConf.select(cfg, "train.debug") is True
         _prepare_process()
+
+        def masked_task(cfg: DictConfig) -> float | None:
+            redaction.mask_configuration()
+            return task(cfg)
+
         if sweeps.in_sweep():
-            return sweeps.run_as_job(task, cfg, _log)
+            return sweeps.run_as_job(masked_task, cfg, _log)
         try:
             folder = Path(HydraConfig.get().runtime.output_dir)
             with alone_in(folder):
                 sweeps.go_on_from_last(cfg, folder, began=False)
-                return task(cfg)
+                return masked_task(cfg)
         except Exception as error:
             _refuse(error)
 
@@ -118,7 +123,6 @@ def errors_in_one_line(task: Callable[[DictConfig], float | None]) -> Callable[[
 def _prepare_process() -> None:
     """What every process needs that runs a task, those of a launcher included."""
     redaction.keep_out(ROOT / ".env")
-    redaction.mask_configuration()
     keep_freed_memory()
     if str(ROOT / "src") not in sys.path:
         sys.path.insert(0, str(ROOT / "src"))  # where people put their own modules
@@ -177,7 +181,6 @@ def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch, and the workers of data loaders."""
     import pytorch_lightning as pl
 
-    require_at_least(0, train__seed=seed)
     pl.seed_everything(seed, workers=True, verbose=False)
 
 
@@ -185,9 +188,6 @@ def set_matmul_precision(precision: str) -> None:
     """How exact float32 products and convolutions are on a GPU: "highest", "high" (TF32) or "medium" (bfloat16)."""
     import torch
 
-    choices = ("highest", "high", "medium")
-    if precision not in choices:
-        raise SettingError("train.matmul_precision", precision, f"choose from {', '.join(choices)}")
     torch.set_float32_matmul_precision(precision)
     torch.backends.cudnn.allow_tf32 = precision != "highest"
 

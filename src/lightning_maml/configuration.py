@@ -5,8 +5,11 @@ this project, of libraries, and of anybody's own classes alike.
 """
 
 import inspect
-import pkgutil
+import sys
 from collections.abc import Callable, Collection, Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import pytorch_lightning as pl
@@ -52,6 +55,7 @@ _EACH_OF = {
 _PLAIN: dict[str, Any] = {
     "train.seed": Seed,
     "train.deterministic": bool | Literal["warn"],
+    "train.matmul_precision": Literal["highest", "high", "medium"],
     "train.debug": bool,
     "train.fit": bool,
     "train.test": bool,
@@ -67,16 +71,23 @@ _PLAIN: dict[str, Any] = {
 _MORE_OF_THEM = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def check_settings(cfg: DictConfig) -> None:
+def check_settings(cfg: DictConfig, group: str | None = None) -> None:
     """Check what src/run.py takes: every argument's name and value, and what each node makes.
+
+    Args:
+        cfg: the whole configuration.
+        group: "data" to check nothing else; None for all, and whether all of it goes together.
 
     Raises:
         SettingError: for the first setting that cannot work.
     """
     for setting, hint in _PLAIN.items():
-        group, _, name = setting.rpartition(".")
-        require(_as_typed(cfg[group], name, group), _plain(OmegaConf.select(cfg, setting)), hint)
+        parent, _, name = setting.rpartition(".")
+        if group in (None, parent):
+            require(_as_typed(cfg[parent], name, parent), _plain(OmegaConf.select(cfg, setting)), hint)
     for setting, made in _nodes_of(cfg):
+        if group not in (None, setting.partition(".")[0]):
+            continue
         node = OmegaConf.select(cfg, setting)
         if (node is None and made.optional) or _is_off(setting, node):
             continue
@@ -85,12 +96,13 @@ def check_settings(cfg: DictConfig) -> None:
         target = _found(f"{setting}._target_", node)
         if isinstance(target, type) and not issubclass(target, made.kind):
             raise SettingError(f"{setting}._target_", node["_target_"], f"it is no {made.kind.__name__}; give one")
-        if not node.get("_partial_"):
+        if not node.get("_partial_") and "_args_" not in node:
             _require_all(setting, node, target, made.given)
-    _check_below(cfg, "")
-    _check_monitor(cfg)
-    _check_that_something_happens(cfg)
-    check_trainer_settings(cfg.train.pl_trainer)
+    _check_below(cfg if group is None else cfg[group], group or "")
+    if group is None:
+        _check_monitor(cfg)
+        _check_that_something_happens(cfg)
+        check_trainer_settings(cfg.train.pl_trainer)
 
 
 def _check_monitor(cfg: DictConfig) -> None:
@@ -108,7 +120,7 @@ def _check_monitor(cfg: DictConfig) -> None:
 
 
 def _check_that_something_happens(cfg: DictConfig) -> None:
-    patience = cfg.train.early_stopping.patience
+    patience = OmegaConf.select(cfg, "train.early_stopping.patience")
     if not (cfg.train.fit or cfg.train.test):
         raise SettingError("train.test", False, "with train.fit=false there is nothing to do; give one of them")
     if patience is not None and cfg.train.pl_trainer.get("limit_val_batches") == 0:
@@ -152,8 +164,10 @@ def _check_arguments(node: DictConfig, path: str) -> None:
 
 
 def _is_off(setting: str, node: Any) -> bool:
-    """Whether it is the one node that an argument of its own switches off."""
-    return setting == "train.early_stopping" and "patience" in node and node["patience"] is None
+    """Whether it is the one node that an argument of its own switches off, or null as all others."""
+    return setting == "train.early_stopping" and (
+        node is None or (isinstance(node, DictConfig) and node.get("patience", 0) is None)
+    )
 
 
 def _given_to(path: str) -> Collection[str]:
@@ -171,15 +185,27 @@ def _require_all(setting: str, node: DictConfig, target: Any, given: Collection[
 def _found(setting: str, node: DictConfig) -> Callable[..., Any]:
     """What a node's `_target_` names. An error in the module that holds it is raised as it is."""
     target = node["_target_"]
-    try:
-        found = pkgutil.resolve_name(target) if isinstance(target, str) else None
-    except (ImportError, AttributeError, ValueError) as error:
-        absent = getattr(error, "name", None)
-        if isinstance(error, ModuleNotFoundError) and absent and not target.startswith(absent):
-            raise  # its module is there, and imports one that is not
-        raise SettingError(setting, target, "there is no such class; give its module and name, a.b.Class") from error
+    found = _named(target) if isinstance(target, str) else None
+    if found is None:
+        raise SettingError(setting, target, "there is no such class; give its module and name, a.b.Class")
     if not callable(found):
         raise SettingError(setting, target, "it is no class; give its module and name, a.b.Class")
+    return found
+
+
+def _named(target: str) -> Any:
+    """What a dotted name stands for, importing the modules on the way; None for nothing."""
+    found: Any = None
+    names = target.split(".")
+    for count, name in enumerate(names, start=1):
+        if count > 1 and hasattr(found, name):
+            found = getattr(found, name)
+            continue
+        module = ".".join(names[:count])
+        inside = count == 1 or (isinstance(found, ModuleType) and hasattr(found, "__path__"))
+        if not (name and inside and (module in sys.modules or find_spec(module) is not None)):
+            return None
+        found = import_module(module)
     return found
 
 

@@ -1,4 +1,7 @@
-"""PyTorch's optimizers and schedules, made so that what they refuse is told as the setting that it comes from."""
+"""PyTorch's optimizers and schedules, made so that what they refuse is told as the setting that it comes from.
+
+An error in an optimizer or schedule of somebody's own is raised as it is.
+"""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
@@ -10,10 +13,9 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_maml.settings import SettingError, one_line, refused
+from lightning_maml.settings import SettingError, is_of_library, one_line, refused
 
 _REFUSALS = (ValueError, TypeError, RuntimeError, ArithmeticError, KeyError, IndexError)
-_REHEARSED = 3  # meta-updates
 
 
 def make_optimizer(setting: str, make: Callable[..., Optimizer], parameters: Iterable[Any]) -> Optimizer:
@@ -22,10 +24,8 @@ def make_optimizer(setting: str, make: Callable[..., Optimizer], parameters: Ite
     Raises:
         SettingError: if it refuses its arguments.
     """
-    try:
+    with _making(setting, make):
         return make(parameters)
-    except _REFUSALS as error:
-        raise _refusal(setting, make, error) from error
 
 
 def make_scheduler(make: Callable[[Optimizer], LRScheduler], optimizer: Optimizer) -> LRScheduler:
@@ -34,10 +34,8 @@ def make_scheduler(make: Callable[[Optimizer], LRScheduler], optimizer: Optimize
     Raises:
         SettingError: if it refuses its arguments, or wants to know what no meta-update tells it.
     """
-    try:
+    with _making("optim.lr_scheduler", make):
         scheduler = make(optimizer)
-    except _REFUSALS as error:
-        raise _refusal("optim.lr_scheduler", make, error) from error
     wanted = inspect.signature(scheduler.step).parameters.values()
     if any(one.default is one.empty for one in wanted):
         raise SettingError(
@@ -54,45 +52,45 @@ def step_scheduler(scheduler: Any) -> None:
     Raises:
         SettingError: if the schedule has come to its end, or divides by a setting that is zero.
     """
-    with _stepping("optim.lr_scheduler", scheduler, _REFUSALS, "change its settings"):
+    with _stepping("optim.lr_scheduler", scheduler, "change its settings"):
         scheduler.step()
 
 
-def rehearse(make: Callable[..., Optimizer], schedule: Callable[[Optimizer], LRScheduler] | None) -> None:
-    """Make the outer optimizer and its schedule, and let them do a few updates of a single number.
+def rehearse(
+    make: Callable[..., Optimizer], schedule: Callable[[Optimizer], LRScheduler] | None, device: torch.device
+) -> None:
+    """Make the outer optimizer and its schedule, and let them do one update of a single number on this device.
 
     Raises:
-        SettingError: if one of them cannot.
+        SettingError: if one of them cannot, as L-BFGS, which evaluates the loss itself.
     """
-    parameter = torch.zeros(1, requires_grad=True)
+    parameter = torch.zeros(1, requires_grad=True, device=device)
     optimizer = make_optimizer("optim.outer_optimizer", make, [parameter])
     scheduler = None if schedule is None else make_scheduler(schedule, optimizer)
-    for _ in range(_REHEARSED):
-        parameter.grad = torch.ones_like(parameter)
-        step_optimizer(optimizer)
-        if scheduler is not None:
-            step_scheduler(scheduler)
-
-
-def step_optimizer(optimizer: Any) -> None:
-    """One update.
-
-    Raises:
-        SettingError: if it needs what no outer loop gives it, as L-BFGS, which evaluates the loss itself.
-    """
-    with _stepping("optim.outer_optimizer._target_", optimizer, (TypeError,), "give another"):
+    parameter.grad = torch.ones_like(parameter)
+    with _stepping("optim.outer_optimizer._target_", optimizer, "give another"):
         optimizer.step()
+    if scheduler is not None:
+        step_scheduler(scheduler)
 
 
 @contextmanager
-def _stepping(setting: str, stepped: Any, refusals: tuple[type[Exception], ...], remedy: str) -> Iterator[None]:
+def _stepping(setting: str, stepped: Any, remedy: str) -> Iterator[None]:
     try:
         yield
-    except refusals as error:
+    except _REFUSALS as error:
+        if not is_of_library(error, __name__):
+            raise
         raise SettingError(setting, type(stepped).__qualname__, f"{one_line(error)}; {remedy}") from error
 
 
-def _refusal(setting: str, make: Any, error: Exception) -> SettingError:
-    settings = make.keywords if isinstance(make, partial) else {}
-    made = getattr(make.func if isinstance(make, partial) else make, "__qualname__", make)
-    return refused(setting, made, settings, error)
+@contextmanager
+def _making(setting: str, make: Any) -> Iterator[None]:
+    try:
+        yield
+    except _REFUSALS as error:
+        if not is_of_library(error, __name__):
+            raise
+        settings = make.keywords if isinstance(make, partial) else {}
+        made = getattr(make.func if isinstance(make, partial) else make, "__qualname__", make)
+        raise refused(setting, made, settings, error) from error

@@ -27,6 +27,13 @@ from lightning_maml.processes import rank
 from lightning_maml.settings import SettingError
 
 _SAYS_SO = re.compile(r"(^|_)(API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)(_|$)", re.IGNORECASE)
+# What is typed is a secret by a name that ends so, whatever it is; or by one that ends in KEY or TOKEN, as an option of
+# a network may, if no person would have thought of it.
+_TYPED = re.compile(
+    r"(^|_)(API_?KEY|(ACCESS|AUTH|SECRET)_(KEY|TOKEN)|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)$", re.IGNORECASE
+)
+_TYPED_PERHAPS = re.compile(r"(^|_)(KEY|TOKEN)$", re.IGNORECASE)
+_RANDOM = re.compile(r"(?=.*\d)(?=.*[a-z])[\w.+=-]{16,}", re.IGNORECASE)
 _OPEN = re.compile(r"DATASET_PATH|WANDB_\w+")  # in `.env`, too
 _PATH = re.compile(r"(~|\.{1,2})?/")
 _SHORTEST = 8
@@ -91,8 +98,9 @@ def refuse_typed(arguments: Iterable[str]) -> None:
     """
     for argument in arguments:
         setting, _, value = argument.partition("=")
-        holds = masked(argument) != argument
-        if holds or (_SAYS_SO.search(setting.rpartition(".")[2]) and _is_literal(value)):
+        holds, name = masked(argument) != argument, setting.rpartition(".")[2]
+        random = _TYPED_PERHAPS.search(name) and _RANDOM.fullmatch(value)
+        if holds or random or (_TYPED.search(name) and _is_literal(value)):
             raise SettingError(
                 masked(setting),
                 masked(value) if holds else "***",
@@ -153,7 +161,7 @@ def _masking(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.Lo
         record = make(*args, **kwargs)
         try:
             text = record.getMessage()
-        except (TypeError, ValueError):  # logging itself tells of wrong arguments
+        except Exception:  # logging itself tells of wrong arguments, where the record is written
             return record
         if masked(text) != text:
             record.msg, record.args = masked(text), ()

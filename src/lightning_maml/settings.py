@@ -1,7 +1,9 @@
 """What is wrong with a setting, said in one line: the setting as the user types it, its value, and the remedy."""
 
 import re
+import sysconfig
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 _MANY = 9  # settings, more than a line has room for
 
@@ -24,6 +26,20 @@ class SettingError(ValueError):
             super().__init__(setting.rpartition("SettingError: ")[2])
         else:
             super().__init__(f"{setting}={value}: {remedy}")
+
+
+def is_of_library(error: BaseException, *modules: str) -> bool:
+    """Whether an exception was raised by an installed package, by Python itself or in one of these modules of ours: not
+    in code that is being tried out."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    installed = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    file = trace.tb_frame.f_code.co_filename
+    known = file.startswith("<") or any(Path(file).is_relative_to(folder) for folder in installed)
+    return known or trace.tb_frame.f_globals.get("__name__") in modules
 
 
 def refused(prefix: str, made: str, settings: Mapping[str, object], error: BaseException) -> SettingError:

@@ -53,6 +53,7 @@ from tests.paths import DATASET_PATH, HAS_OMNIGLOT
         ("algorithm=reptile inner_loop.batch_size=0", ["inner_loop.batch_size=0", "at least 1"]),
         ("train.fit=false", ["train.ckpt_path=None", "train.fit=false"]),
         ("train.ckpt_path=nowhere.ckpt", ["train.ckpt_path=nowhere.ckpt", "no such file"]),
+        ("logging=wandb train.ckpt_path=nowhere.ckpt", ["train.ckpt_path=nowhere.ckpt", "no such file"]),
         ("train.ckpt_path=README.md", ["train.ckpt_path=README.md", "no checkpoint"]),
         ("optim.inner_optimizer._target_=torch.optim.AdamW", ["optim.inner_optimizer._target_", "SGD"]),
         ("model=mlp model.torch_module.hidden_sizes=[0]", ["model.torch_module.hidden_sizes=0"]),

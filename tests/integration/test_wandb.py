@@ -133,6 +133,11 @@ def test_what_a_user_sets_wins(tmp_path: Path) -> None:
     assert held_by(artifact).read_bytes() == (tmp_path / "checkpoints/last.ckpt").read_bytes()
 
 
+def test_wandb_that_is_switched_off_writes_nothing_and_stops_nothing(tmp_path: Path) -> None:
+    succeed(*tiny("train.pl_trainer.max_epochs=1"), folder=tmp_path, WANDB_MODE="disabled")
+    assert (tmp_path / "metrics.json").exists() and not offline_folders(tmp_path)
+
+
 def test_a_killed_run_has_written_what_it_logged(tmp_path: Path) -> None:
     forever = tiny(*SINUSOID, "train.pl_trainer.max_epochs=-1", f"hydra.run.dir={tmp_path}")
     process = subprocess.Popen([sys.executable, "src/run.py", *forever], cwd=ROOT, env=environment())

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 import torch
+from pydantic import Field
 
 from lightning_maml.arguments import TO_BE_MADE, Count, Made, Natural, Positive, Probability, checked, hints_of, require
 from lightning_maml.settings import SettingError, refused
@@ -32,6 +33,7 @@ ADAM = hints_of(torch.optim.Adam.__init__)
         (list[Made], [{"_target_": "torch.nn.ReLU"}]),
         (Callable[..., Any], len),
         (Any, object()),
+        (Annotated[int, {"unit": "pixels"}], 1),  # which cannot be hashed
     ],
 )
 def test_what_an_annotation_allows(hint: Any, value: object) -> None:
@@ -62,6 +64,7 @@ def test_what_an_annotation_allows(hint: Any, value: object) -> None:
         (ADAM["betas"], [0.9], r"some.setting=\[0.9\]: give a list, \[a finite number, a finite number\]"),
         (ADAM["lr"], None, "some.setting=None: give a finite number$"),
         (list[Made], ["resize"], "some.setting=resize: give a node with a _target_"),
+        (Annotated[int, Field(ge=1)], 0, "some.setting=0: give a whole number$"),
         (torch.nn.Module, 5, "some.setting=5: give a node whose _target_ makes a Module"),
     ],
 )

@@ -14,10 +14,9 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from lightning_maml.algorithms.checkpoint import load_whole
 from lightning_maml.callbacks import WholeFiles
 from lightning_maml.callbacks.metrics_csv import MetricsCSV
-from lightning_maml.checkpoint_files import is_whole, previous_of, whole_or_previous
+from lightning_maml.checkpoint_files import is_whole, load_whole, previous_of, whole_or_previous
 from lightning_maml.files import is_no_room, replacing, save_figure, write_whole
 
 

@@ -118,6 +118,11 @@ def test_records_are_masked_and_others_are_what_they_were(caplog: pytest.LogCapt
     assert "ValueError: ***PHRASE***" in caplog.text and "open sesame" not in caplog.text
 
 
+def test_what_logging_would_survive_it_survives() -> None:
+    record = logging.getLogger("some").makeRecord("some", logging.INFO, "", 0, "%(missing)s", ({"there": 1},), None)
+    assert record.msg == "%(missing)s"  # whoever writes it prints what is wrong, and goes on
+
+
 def test_without_secrets_nothing_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
@@ -133,6 +138,8 @@ def test_without_secrets_nothing_is_touched(tmp_path: Path, monkeypatch: pytest.
         *("data=omniglot", "-m", "--help", "+model.torch_module.key=3", "+x.token=null", "+x.api_key=${oc.env:MY_KEY}"),
         *("+x.secret=1.5e-3", "+x.token_file=/run/secrets/token", "+x.password=short", "+x.monkey=anything at all"),
         *("data.root=/somewhere/images/more", "logging.wandb.project=few-shot-learning"),
+        *("+model.torch_module.token_mixer=attention", "+model.torch_module.key_dim=128,256,512"),
+        *("+model.torch_module.class_token=orthogonal", "+train.callbacks.mine.metric_key=metaval/outer_loss"),
     ],
 )
 def test_what_may_be_typed(argument: str) -> None:
@@ -145,6 +152,7 @@ def test_what_may_be_typed(argument: str) -> None:
         ("+x=[open sesame]", r"\+x=\[\*\*\*PHRASE\*\*\*\]: what is typed"),
         ("+open sesame", r"\+\*\*\*PHRASE\*\*\*=: what is typed"),
         ("+x.access_token=abcdefgh", r"\+x.access_token=\*\*\*: what is typed"),
+        ("+x.hf_token=hf_abcdefgh98765432", r"\+x.hf_token=\*\*\*: what is typed"),
         ("+x.PASSWORD=correct horse", r"\+x.PASSWORD=\*\*\*: .*'\+x.PASSWORD=\$\{oc.env:NAME\}'"),
     ],
 )

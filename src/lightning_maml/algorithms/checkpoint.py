@@ -1,32 +1,25 @@
 """Whether a checkpoint fits the learner it is meant for, told before anything is loaded into it."""
 
-import os
-import pickle
-from pathlib import Path
-from typing import Any
-
-import torch
+from collections.abc import Mapping
 
 from lightning_maml.algorithms.outer_loop import OuterLoop
-from lightning_maml.checkpoint_files import is_whole, previous_of
+from lightning_maml.checkpoint_files import load_whole, reading
 from lightning_maml.settings import SettingError
 
 _SETTING = "train.ckpt_path"
-# What reading a file may raise that torch did not write, that would run code, or that somebody has changed.
-UNREADABLE = (
-    *(pickle.UnpicklingError, RuntimeError, EOFError, OSError),
-    *(AttributeError, ValueError, TypeError, LookupError),
-)
 
 
-def check_checkpoint(path: str | None, algorithm: OuterLoop) -> None:
+def check_checkpoint(path: str, shapes: Mapping[str, tuple[int, ...]], algorithm: OuterLoop) -> None:
     """Compare a checkpoint's weights with the algorithm's, name by name and shape by shape.
 
+    Args:
+        path: the checkpoint.
+        shapes: its `checkpoint_shapes`.
+        algorithm: what is to go on from it.
+
     Raises:
-        SettingError: if the file is missing, is no checkpoint of this project, or holds another network or another
-            number of outputs.
+        SettingError: if it holds another network or another number of outputs.
     """
-    shapes = checkpoint_shapes(path)
     wanted = {name: tuple(value.shape) for name, value in algorithm.state_dict().items()}
     if shapes == wanted:
         return
@@ -56,26 +49,7 @@ def checkpoint_shapes(path: str | None) -> dict[str, tuple[int, ...]]:
     """
     if path is None:
         raise SettingError(_SETTING, None, "with train.fit=false, give the checkpoint to test")
-    if not Path(path).is_file():
-        raise SettingError(_SETTING, path, "there is no such file; a run keeps its own in checkpoints/last.ckpt")
-    try:
+    with reading(_SETTING, path, "checkpoint of a run", "a run keeps its own in checkpoints/last.ckpt"):
         checkpoint = load_whole(path)
-        shapes = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
         checkpoint["pytorch-lightning_version"], checkpoint["loops"]  # what Lightning will ask for
-    except UNREADABLE as error:
-        before = previous_of(Path(path))
-        remedy = f"give the one before it, {before}, or another" if is_whole(before) else "give another"
-        raise SettingError(_SETTING, path, f"it is no checkpoint of a run, or it is damaged; {remedy}") from error
-    return shapes
-
-
-def load_whole(path: str | os.PathLike[str]) -> Any:
-    """What `torch.save` has written: tensors, on the CPU, and plain values.
-
-    Raises:
-        ValueError: if the file is no longer as it was written.
-        Exception: whatever `torch.load` raises over one that never was of that kind.
-    """
-    if not is_whole(path):
-        raise ValueError(f"{path} is damaged")
-    return torch.load(path, map_location="cpu", weights_only=True)
+        return {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}

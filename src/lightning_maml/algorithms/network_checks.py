@@ -25,7 +25,7 @@ def check_network(network: nn.Module, inputs: Float[Tensor, "samples *input"], n
         if not bool(parameter.isfinite().all()):
             raise SettingError(_SETTING, name, f"its weights {path} are not finite; initialize them with numbers")
     buffers = {path: buffer.clone() for path, buffer in network.named_buffers()}
-    with torch.no_grad(), torch.random.fork_rng():  # a run draws as if nothing had been checked
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a run draws as if nothing had been checked
         outputs = functional_call(network, buffers, (inputs,))
     found = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__qualname__
     if found != [len(inputs), num_outputs]:

@@ -227,7 +227,8 @@ class OuterLoop(pl.LightningModule):
         Raises:
             NonFiniteLossError: naming the task and the inner step, if it is one too many.
         """
-        where = first_failure(self.learner, self.inner_loop, batches, self.num_inner_steps, self._outer_objective())
+        alone: InnerLoop = getattr(self.inner_loop, "reference", self.inner_loop)
+        where = first_failure(self.learner, alone, batches, self.num_inner_steps, self._outer_objective())
         found = (
             f"the outer loss is {loss:.4g} and its gradient's norm {norm:.4g} at meta-update {self.global_step}"
             f" ({where or 'no single task of this process is to blame'})"

@@ -12,7 +12,7 @@ from pydantic import Field
 from pytorch_lightning.accelerators import AcceleratorRegistry
 
 from lightning_maml.arguments import Count, Natural, Positive, require
-from lightning_maml.settings import SettingError, refused
+from lightning_maml.settings import SettingError, is_of_library, refused
 
 _PREFIX = "train.pl_trainer"
 _STRATEGIES = ("auto", "ddp")
@@ -53,8 +53,8 @@ def make_trainer(settings: Mapping[str, Any], **parts: Any) -> pl.Trainer:
     try:
         trainer: pl.Trainer = hydra.utils.instantiate(settings, **parts)
     except hydra.errors.InstantiationException as error:
-        if not isinstance(error.__cause__, _REFUSALS):
-            raise
+        if not (isinstance(error.__cause__, _REFUSALS) and is_of_library(error.__cause__)):
+            raise  # a bug in a plugin or callback of somebody's own
         given = {name: value for name, value in settings.items() if not name.startswith("_")}
         raise refused(_PREFIX, "Trainer", given, error.__cause__) from error
     return trainer

@@ -12,9 +12,9 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from lightning_maml.arguments import Count, checked
 from lightning_maml.checkpoint_files import LAST, is_whole, previous_of
 from lightning_maml.files import replacing
-from lightning_maml.settings import require_at_least
 
 log = logging.getLogger(__name__)
 
@@ -61,16 +61,15 @@ class Checkpoint(ModelCheckpoint):
         SettingError: if `every_n_steps` is no number of at least 1.
     """
 
+    @checked("train.checkpoint")
     def __init__(
         self,
         dirpath: str,
         filename: str,
         monitor: str | None = None,
         mode: str = "min",
-        every_n_steps: int | None = None,
+        every_n_steps: Count | None = None,
     ) -> None:
-        if every_n_steps is not None:
-            require_at_least(1, train__checkpoint__every_n_steps=every_n_steps)
         self._every_n_steps = every_n_steps
         super().__init__(
             dirpath, filename, monitor=monitor, mode=mode, save_on_train_epoch_end=False, enable_version_counter=False

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 from scipy import stats
 from yaml import YAMLError
@@ -143,7 +143,10 @@ def _facts(run: Path) -> dict[str, Any]:
     cfg = _read(run, "config.yaml")
     if cfg is None:
         raise SettingError("RUN", run, "there is no .hydra/config.yaml in it; give the whole folder of a run")
-    data: Any = OmegaConf.to_container(cfg.data.datamodule, resolve=True)
+    node = OmegaConf.select(cfg, "data.datamodule")
+    if not isinstance(node, DictConfig):
+        raise SettingError("RUN", run, "its .hydra/config.yaml has no data.datamodule; give the folder of a run")
+    data: Any = OmegaConf.to_container(node, resolve=True)
     return {name: _of_test(data.get(name)) for name in _SAME}
 
 
@@ -152,8 +155,9 @@ def _read(run: Path, name: str) -> Any:
     path = run / ".hydra" / name
     try:
         return OmegaConf.load(path) if path.is_file() else None
-    except YAMLError as error:
-        raise SettingError("RUN", run, f"its .hydra/{name} cannot be read ({one_line(error)})") from error
+    except (YAMLError, OSError, ValueError) as error:
+        remedy = f"its .hydra/{name} cannot be read ({one_line(error)}); give another run"
+        raise SettingError("RUN", run, remedy) from error
 
 
 def _of_test(value: Any) -> Any:

@@ -12,9 +12,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
+from lightning_maml.arguments import Count, checked
 from lightning_maml.callbacks.checkpoints import validation_follows
 from lightning_maml.processes import started_by_lightning
-from lightning_maml.settings import require_at_least
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +39,8 @@ class Interruption(pl.Callback):
         SettingError: if `requeue_code` is no number from 1.
     """
 
-    def __init__(self, run_dir: str, requeue_code: int = 75) -> None:
-        require_at_least(1, train__callbacks__interruption__requeue_code=requeue_code)
+    @checked("train.callbacks.interruption")
+    def __init__(self, run_dir: str, requeue_code: Count = 75) -> None:
         self._last = Path(run_dir) / "checkpoints" / "last.ckpt"
         self._code = requeue_code
         self._asked = 0  # the signal that this process got

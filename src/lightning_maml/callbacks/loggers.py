@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 import wandb
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, WandbLogger
@@ -18,8 +17,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from requests.utils import get_netrc_auth
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
-from lightning_maml.algorithms.checkpoint import UNREADABLE
 from lightning_maml.callbacks.announcements import program, shown
+from lightning_maml.checkpoint_files import load_whole, reading
 from lightning_maml.redaction import masked
 from lightning_maml.settings import SettingError
 
@@ -89,6 +88,8 @@ class WandB(WandbLogger):
         """Let nothing that is sent to W&B's service process end the run when that has died, also not what `watch` sends
         in the middle of a backward pass."""
         interface: Any = self.experiment._interface  # all of it goes through here; W&B has no public place
+        if interface is None:  # WANDB_MODE=disabled has no service
+            return
         publish = interface._publish
 
         def publish_or_go_on(*args: Any, **settings: Any) -> None:
@@ -185,15 +186,9 @@ def _state_in(path: str | None) -> dict[str, Any]:
     """What `WandB.state` was when a checkpoint was written; empty without W&B."""
     if path is None:
         return {}
-    if not os.path.isfile(path):
-        raise SettingError("logging.wandb.continues", path, "there is no such checkpoint; give another, or null")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return checkpoint.get(STATE, {})
-    except UNREADABLE as error:
-        raise SettingError(
-            "logging.wandb.continues", path, "it is no checkpoint of a run, or it is damaged; give another, or null"
-        ) from error
+    with reading("logging.wandb.continues", path, "checkpoint of a run", "give another, or null"):
+        state: dict[str, Any] = load_whole(path).get(STATE, {})
+        return state
 
 
 def _has_api_key() -> bool:

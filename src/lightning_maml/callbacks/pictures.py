@@ -50,6 +50,9 @@ class Curves(pl.Callback):
         gc.unfreeze()
         send(trainer, "curves", self._run_dir / "curves.png")
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        gc.unfreeze()
+
     @rank_zero_only
     def _draw(self, trainer: pl.Trainer) -> None:
         metrics = self._run_dir / "metrics.csv"

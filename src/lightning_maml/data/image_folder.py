@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 from torchmeta.utils.data import ClassDataset, CombinationMetaDataset, Dataset
 
+from lightning_maml.arguments import Seed, checked
 from lightning_maml.data.generators import SPLITS
 from lightning_maml.data.images import ENDINGS, ImageFileError, as_mode, check_image, open_image
-from lightning_maml.settings import SettingError, require_at_least
+from lightning_maml.settings import SettingError
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class ImageFolder(CombinationMetaDataset):  # type: ignore[misc]
         SettingError: if the folder is missing or holds no classes, or a file is no image.
     """
 
+    @checked("data")
     def __init__(
         self,
         root: str,
@@ -48,7 +50,7 @@ class ImageFolder(CombinationMetaDataset):  # type: ignore[misc]
         meta_split: str | None = None,
         mode: str = "RGB",
         ratio: Sequence[float] = (0.6, 0.2, 0.2),
-        split_seed: int = 0,
+        split_seed: Seed = 0,
         skip_unreadable: bool = False,
         transform: Callable[[Any], Any] | None = None,
         target_transform: Callable[[Any], Any] | None = None,
@@ -70,7 +72,6 @@ class ImageFolderClassDataset(ClassDataset):  # type: ignore[misc]
 
     def read(self, root: Path, mode: str, ratio: Sequence[float], seed: int, *, skip_unreadable: bool) -> None:
         """Find the classes of this split and their images."""
-        require_at_least(0, data__split_seed=seed)
         try:
             Image.new(mode, (1, 1))
         except (ValueError, KeyError) as error:

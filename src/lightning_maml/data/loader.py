@@ -15,6 +15,8 @@ from torchmeta.utils.data import BatchMetaDataLoader
 from lightning_maml.data.tasks import TaskDataset, TaskSampler
 from lightning_maml.episodes import Episodes
 
+_CAN_WAIT = hasattr(signal, "sigwaitinfo")  # not on macOS, where no cluster sends signals either
+
 
 class EpisodeLoader(BatchMetaDataLoader):  # type: ignore[misc]
     """A `BatchMetaDataLoader` over numbered tasks.
@@ -38,12 +40,12 @@ class EpisodeLoader(BatchMetaDataLoader):  # type: ignore[misc]
             num_workers=num_workers,
             pin_memory=pin_memory,
         )
-        self.worker_init_fn = _heed_the_parent_alone
+        self.worker_init_fn = _heed_the_parent_alone if _CAN_WAIT else None
         self.collate_fn: Any = _ToEpisodes(self.collate_fn)
 
     def __iter__(self) -> Iterator[Episodes]:
         """Its workers are born deaf to SIGTERM: until `worker_init_fn` it would end them."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM} if _CAN_WAIT else set())
         try:
             return super().__iter__()
         finally:

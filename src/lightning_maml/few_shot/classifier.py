@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_maml.algorithms.checkpoint import UNREADABLE, load_whole
+from lightning_maml.checkpoint_files import load_whole, reading
 from lightning_maml.episodes import Task
 from lightning_maml.few_shot.preprocessing import ImageLike, Preprocessing
 from lightning_maml.few_shot.recipe import Recipe
@@ -159,9 +159,7 @@ class Classifier(nn.Module):
             SettingError: if the file is missing or was not written by `save`, or names other code.
         """
         name = fspath(path)
-        if not Path(name).is_file():
-            raise SettingError("classifier", name, "there is no such file")
-        try:
+        with reading("classifier", name, "classifier that adapt.py saved", "adapt.py saves its own as classifier.pt"):
             values: dict[str, Any] = load_whole(name)
             recipe = Recipe.from_plain(values["recipe"])
             learner = recipe.make_learner(trusted)
@@ -171,12 +169,6 @@ class Classifier(nn.Module):
             _take_statistics(learner, values["learner"])
             learner.load_state_dict(values["learner"])
             classifier.keep(values["adapted"])
-        except SettingError:
-            raise
-        except UNREADABLE as error:
-            raise SettingError(
-                "classifier", name, "it is no classifier that adapt.py saved, or it is damaged"
-            ) from error
         return classifier
 
     def export_onnx(self, path: str | PathLike[str]) -> float:

@@ -3,13 +3,12 @@
 import copy
 from collections.abc import Sequence
 from os import PathLike, fspath
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_maml.algorithms.checkpoint import UNREADABLE, load_whole
+from lightning_maml.checkpoint_files import load_whole, reading
 from lightning_maml.episodes import Task
 from lightning_maml.few_shot.classifier import Classifier, Label
 from lightning_maml.few_shot.preprocessing import ImageLike
@@ -50,16 +49,12 @@ class FewShotLearner:
                 names other code.
         """
         name = fspath(path)
-        if not Path(name).is_file():
-            raise SettingError("ckpt", name, "there is no such file; a run keeps its own in checkpoints/best.ckpt")
-        try:
+        with reading("ckpt", name, "checkpoint of a run", "a run keeps its own in checkpoints/best.ckpt"):
             checkpoint: dict[str, Any] = load_whole(name)
             if not isinstance(checkpoint, dict):
                 raise TypeError(type(checkpoint))
             state: dict[str, Tensor] = dict(checkpoint["state_dict"])
             state = {str(key).removeprefix(_PREFIX): value for key, value in state.items()}
-        except UNREADABLE as error:
-            raise SettingError("ckpt", name, "it is no checkpoint of a run, or it is damaged; give another") from error
         try:
             recipe = Recipe.from_plain(checkpoint.get("recipe"))
         except ValueError as error:

@@ -1,0 +1,97 @@
+"""What a composed configuration is refused for, and what is left alone."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_maml import command_line
+from lightning_maml.configuration import check_settings
+from lightning_maml.settings import SettingError
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(command_line.ROOT / "conf"), version_base="1.3"):
+        return compose("default", overrides=["logging=csv", "data=glyphs", *overrides])
+
+
+@pytest.fixture(autouse=True)
+def in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration asks Hydra for the run's folder, and the job."""
+    known = {"runtime": {"output_dir": str(tmp_path)}, "job": {"name": "run"}, "mode": "RUN"}
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": known}))
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package of somebody's own, that can be imported."""
+    folder = tmp_path / "own_package"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "nets.py").write_text("from torch.nn import Linear\n\n\nclass Net(Linear):\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield folder
+    for name in [name for name in sys.modules if name.startswith("own_package")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("train.early_stopping=null",),  # as every callback is switched off
+        ("train.early_stopping.patience=3",),
+        ("~model.torch_module", "+model.torch_module={_target_: own_package.nets.Net, _args_: [5, 5]}"),
+    ],
+)
+def test_what_works_passes(own: Path, overrides: tuple[str, ...]) -> None:
+    check_settings(composed(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.early_stopping=5", "train.early_stopping=5: give a node whose _target_ makes a EarlyStopping"),
+        ("train.matmul_precision=low", "train.matmul_precision=low: choose from highest, high, medium"),
+        ("train.checkpoint.every_n_steps=0", "train.checkpoint.every_n_steps=0: give a whole number of at least 1"),
+        ("train.callbacks.interruption.requeue_code=0", "train.callbacks.interruption.requeue_code=0: give a whole"),
+        *(
+            (f"model.torch_module._target_={name}", f"model.torch_module._target_={name}: there is no such class")
+            for name in ("own_package.nets.Nett", "own_package.net.Net", "owner.Net", "own_package.nets.Net.no", ".a")
+        ),
+        ("model.torch_module._target_=own_package.nets", "own_package.nets: it is no class"),
+    ],
+)
+def test_what_does_not_is_refused(own: Path, override: str, said: str) -> None:
+    with pytest.raises(SettingError) as raised:
+        check_settings(composed(override))
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("import not_there_at_all", ModuleNotFoundError),
+        ("from torch import no_such_name", ImportError),
+        ("import torch; torch.no_such_thing", AttributeError),
+        ("1 / 0", ZeroDivisionError),
+    ],
+)
+def test_an_error_in_the_module_of_a_class_is_raised_as_it_is(own: Path, line: str, error: type[Exception]) -> None:
+    (own / "nets.py").write_text(line)
+    with pytest.raises(error) as raised:
+        check_settings(composed("model.torch_module._target_=own_package.nets.Net"))
+    assert not isinstance(raised.value, SettingError)
+
+
+def test_what_prepares_data_asks_nothing_of_the_rest() -> None:
+    """A login node prepares for nodes with accelerators, and machines that it knows nothing of."""
+    elsewhere = ("train=multinode", "train.pl_trainer.accelerator=gpu")
+    check_settings(composed(*elsewhere), group="data")
+    with pytest.raises(SettingError, match=r"^train.pl_trainer"):
+        check_settings(composed(*elsewhere))
+    with pytest.raises(SettingError, match=r"^data.inner_lr=-1"):
+        check_settings(composed(*elsewhere, "data.inner_lr=-1"), group="data")
