@@ -4,13 +4,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from benchmarks.fault_runs import Outcome, Run
 from lightning_maml.checkpoint_files import is_whole, load_whole
+from tests.disturbed import fill_up
 from tests.integration.ends import same_state
 
 _MB = 2**20
@@ -23,11 +24,7 @@ class Disk:
         self.folder = folder
 
     def fill(self, leaving: int = 0) -> None:
-        found = os.statvfs(self.folder)
-        size = found.f_bavail * found.f_frsize - leaving
-        with (self.folder / "filler").open("wb") as file, suppress(OSError):  # somebody else was faster
-            os.posix_fallocate(file.fileno(), 0, size)
-            os.posix_fallocate(file.fileno(), 0, size + 100 * _MB)
+        fill_up(self.folder, leaving)
 
     def free(self) -> None:
         (self.folder / "filler").unlink()
@@ -56,14 +53,20 @@ def full_disk(folder: Path, victim: str, whole: dict[str, Any], chance: Random) 
     """Fill the disk of a run's folder in a stage of the run, or as soon as a file is begun to be written."""
     with disk(folder / "disk") as small:
         run = Run(small.folder / "run", folder / "aside")
-        run.start()
         if victim in ("training", "validation", "testing"):
+            run.start()
             step = chance.randrange(10, 100)
             run.until(lambda: run.stage[0] == victim and run.stage[1] >= step)
+            small.fill()
         else:
-            run.until(lambda: any(run.folder.rglob(f".{victim}.new")))
-        small.fill()
-        return [_ended_for_want_of_room("full disk", victim, run, whole, small.free)]
+            run.before = ("tests/disturbed.py", f"full=.{victim}.new@{small.folder}")
+            run.start()
+
+        def free() -> None:
+            run.before = ()
+            small.free()
+
+        return [_ended_for_want_of_room("full disk", victim, run, whole, free)]
 
 
 def full_disk_of_data(folder: Path, make: Callable[[Path], Run], where: str, whole: dict[str, Any]) -> list[Outcome]:
@@ -89,9 +92,7 @@ def small_files(run: Run, size: int, where: str, whole: dict[str, Any]) -> list[
 def _ended_for_want_of_room(
     fault: str, where: str, run: Run, whole: dict[str, Any], free: Callable[[], None]
 ) -> Outcome:
-    code = run.wait()
-    where += "" if code else ", too late: all was written"
-    wrong = run.refused() if code else ""
+    wrong = run.refused() if run.wait() else "it came too late: all was written"
     said, lost = run.line("error: ", "No space", "too large"), run.lost()
     free()
     identical, different = run.ends_like(whole)

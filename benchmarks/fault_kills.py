@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 from benchmarks.fault_runs import UPDATES, Outcome, Run
+from tests.integration.ends import end_of, same_state
 
 STAGES = ("preparation", "caching", "training", "validation", "checkpointing", "testing")
 OMNIGLOT = ("data=omniglot",)
@@ -87,13 +88,13 @@ def _stage(run: Run) -> str:
     return "caching" if _being_cached(run) else "start"
 
 
-def together(runs: list[Run]) -> list[Outcome]:
+def together(runs: list[Run], whole: dict[str, Any]) -> list[Outcome]:
     """Runs that start at once on one empty folder: one prepares, and all end alike."""
     for run in runs:
         run.start()
     codes = [run.wait() for run in runs]
     prepared = "".join(run.output for run in runs).count("] preparing Omniglot in")
-    results = {(run.folder / "metrics.json").read_text() for run in runs if run.code == 0}
-    good = codes == [0] * len(runs) and prepared == 1
-    wrong = "" if good else f"exit codes {codes}, prepared {prepared} times"
-    return [Outcome(f"{len(runs)} runs at once", "an empty folder", good, len(results) == 1, wrong=wrong)]
+    identical = all(run.code == 0 and same_state(end_of(run.folder), whole) for run in runs)
+    good = codes == [0] * len(runs) and prepared == 1 and identical
+    wrong = "" if good else f"exit codes {codes}, prepared {prepared} times, {identical=}"
+    return [Outcome(f"{len(runs)} runs at once", "an empty folder", good, identical, wrong=wrong)]

@@ -35,9 +35,7 @@ class Plan:
         self._kills, self._seed = kills, seed
         self.kinds: dict[str, Callable[[], list[Trial]]] = {
             "kills": self._killed,
-            "together": lambda: [
-                lambda folder: fault_kills.together([self._omniglot(folder, str(n)) for n in range(8)])
-            ],
+            "together": self._together,
             "disk": self._full_disk,
             "limit": self._limited_files,
             "checkpoint": self._damaged_checkpoint,
@@ -81,6 +79,10 @@ class Plan:
             return fault_kills.killed(self._omniglot(folder), own, whole, self._chance("kills", first))
 
         return [partial(kill, first=first) for first in range(0, self._kills, len(stages))]
+
+    def _together(self) -> list[Trial]:
+        whole = self._whole_on_omniglot
+        return [lambda folder: fault_kills.together([self._omniglot(folder, str(n)) for n in range(8)], whole)]
 
     def _full_disk(self) -> list[Trial]:
         if not fault_files.can_mount(self._top / "mount"):

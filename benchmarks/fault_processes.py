@@ -58,9 +58,10 @@ def _went_on(fault: str, where: str, run: Run, whole: dict[str, Any], word: str)
     times = run.output.count(word) if word else 1
     if code != 0 or "Traceback" in run.output or times != 1:
         return Outcome(fault, where, False, False, wrong=f"exit code {code}: {run.output[-2000:]}")
-    identical, half = same_state(end_of(run.folder), whole), run.half_there(tidy=True)
+    identical = same_state(end_of(run.folder), whole)
+    wrong = run.half_there(tidy=True) or ("" if identical else "it ended otherwise than a run that nothing befell")
     said = run.line(word) if word else ""
-    return Outcome(fault, where, not half, identical, 0, said, half)
+    return Outcome(fault, where, not wrong, identical, 0, said, wrong)
 
 
 def _children(run: Run) -> list[psutil.Process]:

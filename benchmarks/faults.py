@@ -6,7 +6,7 @@ After each fault the run must go on, or end in one line and go on when it is sta
 state, metrics.csv, metrics.json and tasks.csv of a run that nothing befell, bit for bit; and no file that is there may
 be half there. Two runs at a time, on this machine alone; a full disk is a small file system in memory, which takes
 root. Without --only it writes benchmarks/faults_report.md. The last line is one JSON object; the exit code is 1 if
-anything did not survive.
+anything did not survive, or ended otherwise.
 """
 
 import argparse
@@ -129,11 +129,10 @@ def main() -> None:
     if arguments.only is None:
         command = " ".join(["python benchmarks/faults.py", *sys.argv[1:]])
         write_whole(REPORT, report(outcomes, command, time.monotonic() - began))
-    survived = sum(one.survived for one in outcomes)
+    survived = sum(one.survived and bool(one.identical) for one in outcomes)
     result = {
         "tried": len(outcomes),
-        "survived": survived,
-        "identical": sum(bool(one.identical) for one in outcomes),
+        "survived and identical": survived,
         "lost_at_most": max(one.lost for one in outcomes),
         "kills": dict(Counter(one.where for one in outcomes if one.fault == "SIGKILL")),
         "minutes": round((time.monotonic() - began) / 60, 1),

@@ -26,7 +26,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent)]
 
 from results_folders import Folders  # noqa: E402
 from results_page import write_page  # noqa: E402
-from results_runs import Attempt, Row  # noqa: E402
+from results_runs import Attempt, Row, RunFailedError  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 log = logging.getLogger(__name__)
@@ -61,19 +61,26 @@ def chosen(rows: list[Row], patterns: list[str]) -> list[Row]:
     return [row for row in rows if any(fnmatch.fnmatch(row.experiment, pattern) for pattern in patterns or ["*"])]
 
 
-def work(rows: list[Row], folders: Folders, arguments: argparse.Namespace, budget: Budget) -> None:
-    """Run the rows that are asked for, one after another, each with all of its seeds, until the budget is spent."""
+def work(rows: list[Row], folders: Folders, arguments: argparse.Namespace, budget: Budget) -> int:
+    """Run the rows that are asked for, one after another, each with all of its seeds, until the budget is spent; where
+    a run fails, the others go on. Returns how many did."""
+    failed = 0
     for row in chosen(rows, arguments.rows):
         for seed in arguments.seeds or (row.seeds if arguments.published else [0]):
             if budget.left <= 0:
-                return
+                return failed
             if not (arguments.published or row.minutes or row.trained_by):
                 continue  # nothing that a laptop can do
             attempt = Attempt.of(row, seed, folders, published=arguments.published)
             if not attempt.finished:
                 log.info("%s, seed %d: %.0f minutes of the budget are left", row.experiment, seed, budget.left / 60)
-                attempt.go_on(budget, arguments.measure)
+                try:
+                    attempt.go_on(budget, arguments.measure)
+                except RunFailedError as error:
+                    log.error("error: %s", error)
+                    failed += 1
                 write_page(rows, folders, arguments.out)
+    return failed
 
 
 def main() -> None:
@@ -95,8 +102,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))  # the run that is alive is told, too
     rows = read_rows(arguments.table)
     folders = Folders(arguments.runs.absolute(), arguments.records.absolute())
-    work(rows, folders, arguments, Budget(60 * arguments.budget))
-    write_page(rows, folders, arguments.out)
+    try:
+        failed = work(rows, folders, arguments, Budget(60 * arguments.budget))
+    finally:
+        write_page(rows, folders, arguments.out)
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

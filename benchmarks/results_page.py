@@ -1,4 +1,4 @@
-"""RESULTS.md and its pictures, from the records and metrics of runs; nothing in them is typed by hand."""
+"""RESULTS.md and its pictures, from the records and metrics of runs; its tables hold nothing that is typed by hand."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from results_folders import Folders, meta_updates_of, metrics_of, rows_of
 from results_runs import Attempt, Row
 
 from lightning_maml.algorithms import ci95
-from lightning_maml.files import write_whole
+from lightning_maml.files import save_figure, write_whole
 
 _HEADINGS = {"omniglot": "Omniglot", "miniimagenet": "miniImageNet", "sinusoids": "Sinusoids"}
 _INTRODUCTION = """# Results
@@ -19,10 +19,11 @@ _INTRODUCTION = """# Results
 Written by `make results` (`python benchmarks/results.py`) from the runs; nothing in the tables is typed by hand, and a
 row that has not been run says so. *Ours* is the mean over meta-test tasks of characters, photographs or curves never
 seen, with the 95 % interval of that mean; of several seeds, the mean over seeds of each task. *Paper* is what the paper
-prints, with its own interval. A **laptop**'s run is the paper's experiment with what its command changes, and far fewer
-meta-updates; a **published** one is the experiment as it stands. The settings, and what a paper leaves open, are in the
-headers of `conf/experiment/`. Batch norm sees a task's queries together, so their number matters: *ours* has as many as
-the paper, and beside it stands the same checkpoint tested with {queries} per class.
+prints, with its own interval. *Time* is that of all seeds, with validation and tests. A **laptop**'s run is the paper's
+experiment with what its command changes, and far fewer meta-updates; a **published** one is the experiment as it
+stands. The settings, and what a paper leaves open, are in the headers of `conf/experiment/`. Batch norm sees a task's
+queries together, so their number matters: *ours* has as many as the paper, and beside it stands the same checkpoint
+tested with {queries} per class.
 """
 
 
@@ -49,7 +50,8 @@ class Outcome:
         if not folders:
             return None
         if step:  # tasks.csv holds the last step only
-            (mean, half) = _of_step(folders[0], column, int(step))
+            found = [_of_step(folder, column, int(step)) for folder in folders]
+            mean, half = (sum(values) / len(found) for values in zip(*found, strict=True))  # the tasks are the same
         else:
             values = torch.stack([_column(folder / "tasks.csv", column) for folder in folders]).mean(dim=0)
             mean, half = float(values.mean()), float(ci95(values[:, None]))
@@ -93,7 +95,8 @@ def write_page(rows: Sequence[Row], folders: Folders, out: Path) -> None:
 def _attempts(row: Row, folders: Folders, *, published: bool) -> tuple[Attempt, ...]:
     seeds = folders.seeds(row.experiment, published=published)
     attempts = [Attempt.of(row, seed, folders, published=published) for seed in seeds]
-    return tuple(attempt for attempt in attempts if attempt.record.commit)
+    begun = [attempt for attempt in attempts if attempt.record.commit]
+    return tuple(sorted(begun, key=lambda attempt: not attempt.finished))
 
 
 def _table(found: Sequence[Outcome]) -> str:
@@ -143,7 +146,7 @@ def _pictures(found: Sequence[Outcome], folder: Path) -> list[tuple[str, str]]:
     folder.mkdir(exist_ok=True)
     axes = {
         "results_updates.png": ("meta-updates", "validation accuracy against meta-updates"),
-        "results_time.png": ("minutes", "validation accuracy against wall time"),
+        "results_time.png": ("minutes, tests included", "validation accuracy against wall time"),
         "results_steps.png": ("inner steps", "test accuracy against inner steps"),
     }
     for name, (label, _) in axes.items():
@@ -152,24 +155,24 @@ def _pictures(found: Sequence[Outcome], folder: Path) -> list[tuple[str, str]]:
         for one in drawn:
             attempt = one.tested[0]
             x, y = _inner_steps(attempt) if label == "inner steps" else _validation(attempt)
-            if label == "minutes" and x:
+            if label.startswith("minutes") and x:
                 x = [value * attempt.seconds / 60 / x[-1] for value in x]  # as the run's pace was, on average
             if len(x) > 1:
                 plot.plot(
                     x,
                     [100 * value for value in y],
-                    label=one.row.experiment.partition("/")[2],
+                    label=one.row.experiment,
                     marker=".",
                     linewidth=1.2,
                 )
         plot.set_xlabel(label)
         plot.set_ylabel("test accuracy, %" if label == "inner steps" else "validation accuracy, %")
         plot.xaxis.set_major_locator(MaxNLocator(integer=True))
-        plot.set_ylim(bottom=max(plot.get_ylim()[0], 80) if label != "inner steps" else None, top=100)
+        plot.set_ylim(top=100)
         plot.grid(alpha=0.3)
         if plot.get_legend_handles_labels()[0]:
             plot.legend(fontsize=8, frameon=False)
-        figure.savefig(folder / name, dpi=110, metadata={"Software": None})
+        save_figure(figure, folder / name, dpi=110)
     return [(name, what) for name, (_, what) in axes.items()]
 
 

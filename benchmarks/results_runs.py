@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -162,7 +164,7 @@ class Attempt:
             measure: seconds in which a laptop's speed is measured, once.
 
         Raises:
-            SystemExit: if a run fails; what it said is in its `run.log` and on the screen.
+            RunFailedError: if a run does; what it said is in its `run.log` and on the screen.
         """
         if self.record.trained_by is not None and not (metrics_of(self.trained_in) and self._checkpoint.exists()):
             log.info("%s waits for %s, which trains it", self.record.experiment, self.record.trained_by)
@@ -205,14 +207,15 @@ class Attempt:
         quiet = ["train.test=false", "train.pl_trainer.num_sanity_val_steps=0", "train.pl_trainer.log_every_n_steps=1"]
         process = self._start(*quiet, f"hydra.run.dir={folder}")
         began, first, last = None, 0, 0
-        while process.poll() is None and (began is None or time.monotonic() - began < measure or last == first):
-            time.sleep(0.2)
-            last = meta_updates_of(folder)
-            if began is None and last >= 5:
-                began, first = time.monotonic(), last
+        with _ended_with_this(process):
+            while process.poll() is None and (began is None or time.monotonic() - began < measure or last == first):
+                time.sleep(0.2)
+                last = meta_updates_of(folder)
+                if began is None and last >= 5:
+                    began, first = time.monotonic(), last
         seconds = time.monotonic() - (began or 0)
         if process.poll() is not None:
-            sys.exit(f"error: {self.record.experiment}: ended before its speed was known")
+            raise RunFailedError(f"{self.record.experiment}: it ended before its speed was known")
         _stop(process)
         epoch = int(OmegaConf.load(folder / ".hydra" / "config.yaml").data.datamodule.batches.train)
         shutil.rmtree(folder)
@@ -223,17 +226,15 @@ class Attempt:
         began = time.monotonic()
         process = self._start(*settings)
         try:
-            code = process.wait(timeout=max(seconds, 0.1))
+            with _ended_with_this(process):
+                code = process.wait(timeout=max(seconds, 0.1))
         except subprocess.TimeoutExpired:
-            return _stop(process) == 0
-        except BaseException:  # this program is told to end
-            _stop(process)
-            raise
+            return process.returncode == 0
         finally:
             self.record.seconds += time.monotonic() - began
             self._keep()
         if code:
-            sys.exit(f"error: {self.record.command}: exit code {code}; {self.folder}/run.log has more")
+            raise RunFailedError(f"{self.record.command}: exit code {code}; the run.log in {self.folder} has more")
         return True
 
     def _start(self, *settings: str) -> "subprocess.Popen[bytes]":
@@ -241,6 +242,20 @@ class Attempt:
 
     def _keep(self) -> None:
         write_whole(self.folder / RECORD, json.dumps(asdict(self.record), indent=2) + "\n")
+
+
+class RunFailedError(RuntimeError):
+    """A run ended with an error."""
+
+
+@contextmanager
+def _ended_with_this(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """End a run where what waits for it is told to end, or has waited long enough."""
+    try:
+        yield
+    except BaseException:
+        _stop(process)
+        raise
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> int:

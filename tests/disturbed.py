@@ -2,6 +2,7 @@
 
 python tests/disturbed.py file_size=BYTES src/run.py ARGUMENTS…      no file may grow larger, as by `ulimit -f`
 python tests/disturbed.py clock=SECONDS@PATH src/run.py ARGUMENTS…   the clock jumps when PATH comes to be
+python tests/disturbed.py full=FILE@FOLDER src/run.py ARGUMENTS…     FOLDER's disk is full when FILE is opened
 """
 
 import datetime
@@ -10,6 +11,7 @@ import runpy
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,29 @@ def limit_files(size: str) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def fill_up(folder: Path, leaving: int = 0) -> None:
+    """Take all the room that there is on a folder's disk, but for so many bytes."""
+    found = os.statvfs(folder)
+    size = found.f_bavail * found.f_frsize - leaving
+    with (folder / "filler").open("wb") as file, suppress(OSError):  # somebody else was faster
+        os.posix_fallocate(file.fileno(), 0, size)
+        os.posix_fallocate(file.fileno(), 0, size + 100 * 2**20)
+
+
+def fill_when_opened(what: str) -> None:
+    """Let the disk be full from the moment that a file of this name is opened for the first time."""
+    name, _, folder = what.partition("@")
+    filled = False
+
+    def heed(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal filled
+        if event == "open" and not filled and os.path.basename(str(arguments[0])) == name:
+            filled = True
+            fill_up(Path(folder))
+
+    sys.addaudithook(heed)
 
 
 def jump(what: str) -> None:
@@ -61,5 +86,5 @@ if __name__ == "__main__":
     sys.path[:0] = [str(root / "src"), str(root)]
     disturbance, *sys.argv = sys.argv[1:]
     name, _, value = disturbance.partition("=")
-    {"file_size": limit_files, "clock": jump}[name](value)
+    {"file_size": limit_files, "clock": jump, "full": fill_when_opened}[name](value)
     runpy.run_path(str(root / sys.argv[0]), run_name="__main__")

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from benchmarks import results
+from tests.integration.command import wait_for
 from tests.paths import ROOT
 
 SMALL = [
@@ -27,28 +29,29 @@ def table(folder: Path, *rows: dict[str, Any]) -> Path:
     return path
 
 
-def run(folder: Path, rows: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The page that the program writes."""
-    return page_of(
-        folder, "--table", str(rows), "--records", str(folder / "records"), *arguments, monkeypatch=monkeypatch
-    )
-
-
-def page_of(folder: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def program(folder: Path, rows: Path | None, *arguments: str) -> list[str]:
+    """The program with a table and records of its own, or, without one, those of the repository."""
+    own = [] if rows is None else ["--table", str(rows), "--records", str(folder / "records")]
     where = ["--runs", str(folder / "runs"), "--out", str(folder / "RESULTS.md")]
-    monkeypatch.setattr(sys, "argv", ["results.py", *where, *arguments])
+    return ["benchmarks/results.py", *own, *where, *arguments]
+
+
+def run(folder: Path, rows: Path | None, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The page that the program writes."""
+    monkeypatch.setattr(sys, "argv", program(folder, rows, *arguments))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process is the tests'
     results.main()
     return (folder / "RESULTS.md").read_text()
 
 
-def pretend(folder: Path, accuracies: list[float], **record: Any) -> None:
+def pretend(folder: Path, accuracies: list[float], loss: float = 0.5, **record: Any) -> None:
     """A run's folder, as if it had been tested on as many tasks."""
     folder.mkdir(parents=True)
     seed = int(folder.name.removeprefix("seed-")) if folder.name.startswith("seed-") else 0
     known = {"experiment": "", "seed": seed, "published": False, "overrides": ["a=1"], "commit": "abc", "seconds": 90}
     (folder / "row.json").write_text(json.dumps(known | record))
     steps = {f"metatest/outer_accuracy/step_{k}": value for k, value in enumerate((0.2, float(np.mean(accuracies))))}
-    steps |= {"metatest/outer_loss/step_1": 0.5, "metatest/outer_loss_ci95/step_1": 0.04}
+    steps |= {"metatest/outer_loss/step_1": loss, "metatest/outer_loss_ci95/step_1": 0.04}
     (folder / "metrics.json").write_text(json.dumps(steps))
     with (folder / "tasks.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["task", "outer_accuracy"], *enumerate(accuracies)])
@@ -65,7 +68,9 @@ def test_the_table_holds_the_numbers_of_the_runs(tmp_path: Path, monkeypatch: py
     pretend(runs / "a/two/published/seed-3", two, experiment="a/two", finished=True, published=True)
     pretend(runs / "a/two/laptop/seed-0", [0.1] * 50, experiment="a/two", finished=True)  # published runs go before
     pretend(runs / "a/three/laptop/seed-0", one, experiment="a/three", meta_updates=2000)
-    pretend(runs / "b/curve/laptop/seed-0", one, experiment="b/curve", finished=True)
+    pretend(runs / "b/curve/laptop/seed-0", one, experiment="b/curve")  # begun; its seed 1 is what is known
+    pretend(runs / "b/curve/laptop/seed-1", one, experiment="b/curve", finished=True, overrides=["b=2"])
+    pretend(runs / "b/curve/laptop/seed-2", one, loss=0.7, experiment="b/curve", finished=True)
     rows = table(
         tmp_path,
         {"experiment": "a/one", "published": "98.7", "queries": 15, "notes": "More was tried."},
@@ -87,7 +92,8 @@ def test_the_table_holds_the_numbers_of_the_runs(tmp_path: Path, monkeypatch: py
         and "| 1,000 of 2,000 | 2 min |" in lines["three"]
         and "not run" in lines["four"]
     )
-    assert "| 1.13 ± 0.18 | **0.500 ± 0.040** |" in lines["curve"]
+    assert "| 1.13 ± 0.18 | **0.600 ± 0.040** |" in lines["curve"] and "| 1, 2 |" in lines["curve"]
+    assert "experiment=b/curve b=2 train.seed=1" in page
     assert "More was tried." in page and "python src/run.py experiment=a/one a=1 train.seed=0" in page
     for name in ("updates", "time", "steps"):
         assert (tmp_path / f"docs/results_{name}.png").exists() and f"docs/results_{name}.png" in page
@@ -97,18 +103,23 @@ def test_an_interrupted_run_is_gone_on_with_and_a_finished_one_is_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    small: dict[str, Any] = {"minutes": 0.02, "laptop": SMALL, "queries": 3}
+    small: dict[str, Any] = {"minutes": 0.3, "laptop": SMALL, "queries": 3}
     other = {"experiment": "omniglot_cpu", "trained_by": "quickstart", "laptop": SMALL}
     rows = table(tmp_path, {"experiment": "quickstart"} | small, other)
     quick = ["--measure", "0.5", "--seeds", "0"]
-    page = run(tmp_path, rows, "--budget", "0.001", *quick, monkeypatch=monkeypatch)
     folder = tmp_path / "runs/quickstart/laptop/seed-0"
+    process = subprocess.Popen([sys.executable, *program(tmp_path, rows, "--budget", "5", *quick)], cwd=ROOT)
+    wait_for((folder / "checkpoints/last.ckpt").exists)
+    process.terminate()
+    assert process.wait(timeout=120) == 75
+    page = (tmp_path / "RESULTS.md").read_text()
     planned = json.loads((folder / "row.json").read_text())
     assert "| quickstart | none | not finished" in page and not planned["finished"]
     assert planned["meta_updates"] % 3 == 0 and planned["seconds"] > 0
 
     page = run(tmp_path, rows, "--budget", "5", *quick, monkeypatch=monkeypatch)
     done = json.loads((folder / "row.json").read_text())
+    assert "going on from" in (folder / "run.log").read_text()
     assert done["finished"] and done["meta_updates"] == planned["meta_updates"]
     assert done["seconds"] > planned["seconds"] and done["overrides"] == planned["overrides"]
     last = list(csv.DictReader((folder / "metrics.csv").open()))[-1]["step"]
@@ -133,9 +144,9 @@ def test_an_interrupted_run_is_gone_on_with_and_a_finished_one_is_not_run_again(
 
 def test_a_pattern_without_a_row_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="error: --rows omniglot/mml: no row"):
-        page_of(tmp_path, "--budget", "1", "--rows", "omniglot/mml", monkeypatch=monkeypatch)
+        run(tmp_path, None, "--budget", "1", "--rows", "omniglot/mml", monkeypatch=monkeypatch)
 
 
 def test_the_page_of_the_repository_is_that_of_its_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = page_of(tmp_path, "--budget", "0", monkeypatch=monkeypatch)
+    page = run(tmp_path, None, "--budget", "0", monkeypatch=monkeypatch)
     assert page == (ROOT / "RESULTS.md").read_text()
