@@ -17,15 +17,14 @@ import torch
 from PIL import Image
 
 from lightning_maml.checkpoint_files import is_whole, whole_or_previous
-from tests.integration.command import begun, environment, tiny
+from tests.integration.command import TELLING, begun, environment, tiny
 from tests.integration.ends import end_of, same_state
-from tests.integration.test_killed import SETTINGS
 from tests.paths import ROOT
 
-# Momentum in both loops, dropout, three epochs of 40 meta-updates, a checkpoint every three; a test.
+# Three epochs of 40 meta-updates, a checkpoint every three; a test.
 _RUN = (
-    *("model=mlp", *(setting for setting in SETTINGS if setting not in ("train.test=false", "logging=csv"))),
-    *("train.pl_trainer.max_epochs=3", "data.datamodule.batches.val=5", "data.datamodule.batches.test=5"),
+    *("model=mlp", *(setting for setting in TELLING if setting not in ("train.test=false", "logging=csv"))),
+    *("train.pl_trainer.max_epochs=3", "data.datamodule.batches={train: 40, val: 5, test: 5}"),
 )
 UPDATES = 120
 _LONGEST = 300.0  # seconds that a run may take

@@ -1,6 +1,6 @@
 """Does memory grow while a run goes on?
 
-    python benchmarks/growth.py [--updates 2000] [--accelerator cpu]
+    python benchmarks/growth.py [--updates 2000] [--accelerator cpu] [--without-curves]
 
 Real runs of `src/run.py` with both loops, tiny, with validations, checkpoints and a metrics.csv; the resident memory of
 the process (on a GPU also what is allocated there) after 100 meta-updates and at four quarters. The last line is one
@@ -43,10 +43,10 @@ class Resident(pl.Callback):
             self._path.write_text(json.dumps(self._found))
 
 
-def measured(loop: str, steps: list[int], accelerator: str) -> dict[str, list[float]]:
+def measured(loop: str, steps: list[int], *more: str) -> dict[str, list[float]]:
     """Resident memory and that allocated on a GPU, by meta-update."""
     with TemporaryDirectory() as folder:
-        settings = tiny("logging=csv", f"inner_loop={loop}", f"train.pl_trainer.accelerator={accelerator}")
+        settings = tiny("logging=csv", f"inner_loop={loop}", *more)
         callback = f"{{_target_: benchmarks.growth.Resident, path: {folder}/memory, steps: {steps}}}"
         length = ("data.datamodule.batches.train=100", f"train.pl_trainer.max_epochs={steps[-1] // 100}")
         subprocess.run(
@@ -67,9 +67,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, default=2000, help="a multiple of 400")
     parser.add_argument("--accelerator", default="cpu")
+    parser.add_argument("--without-curves", action="store_true", help="draw no curves.png")
     arguments = parser.parse_args()
+    more = [f"train.pl_trainer.accelerator={arguments.accelerator}"]
+    more += ["train.callbacks.curves=null"] if arguments.without_curves else []
     steps = [100, *(arguments.updates * quarter // 4 for quarter in range(1, 5))]
-    results = {loop: measured(loop, steps, arguments.accelerator) for loop in LOOPS}
+    results = {loop: measured(loop, steps, *more) for loop in LOOPS}
     table = Table(title="Memory in MiB after so many meta-updates: resident, and on the GPU")
     table.add_column("inner loop")
     for step in steps:

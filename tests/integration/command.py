@@ -42,6 +42,18 @@ TINY = (
     "train.pl_trainer.accelerator=cpu",
 )
 
+# Of two epochs: momentum in both loops and dropout, so that nothing that is lost, or done twice, is without a trace.
+TELLING = (
+    "logging=csv",
+    "model.torch_module._target_=tests.integration.dropout.DropoutMLP",
+    "~model.torch_module.hidden_sizes",
+    "+optim.inner_optimizer.momentum=0.9",
+    "algorithm.num_inner_steps=2",
+    "data.datamodule.batches.train=100",
+    "train.checkpoint.every_n_steps=3",
+    "train.test=false",
+)
+
 
 def environment(**changes: str) -> dict[str, str]:
     """That of a program; a change to nothing takes a variable out of it."""

@@ -19,6 +19,12 @@ def same_state(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+def rows(folder: Path) -> list[dict[str, str]]:
+    """The lines of a run's `metrics.csv`."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def learned(folder: Path) -> dict[str, Any]:
     """Weights, optimizer state and meta-updates in the last checkpoint of a run."""
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
@@ -28,11 +34,9 @@ def learned(folder: Path) -> dict[str, Any]:
 def end_of(folder: Path) -> dict[str, Any]:
     """All that must be the same in each run of the same settings: what was learned, `metrics.csv`, and of the test
     `metrics.json` and `tasks.csv`, None where there are none."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        metrics = list(csv.DictReader(file))
     results, tasks = folder / "metrics.json", folder / "tasks.csv"
     return learned(folder) | {
-        "metrics.csv": metrics,
+        "metrics.csv": rows(folder),
         "metrics.json": json.loads(results.read_text()) if results.exists() else None,
         "tasks.csv": tasks.read_text() if tasks.exists() else None,
     }

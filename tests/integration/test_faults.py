@@ -12,18 +12,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.command import environment, program, run, started, succeed, tiny, wait_for
+from tests.integration.command import TELLING, environment, program, run, started, succeed, tiny, wait_for
 from tests.integration.ends import end_of, learned, same_state
-from tests.integration.test_killed import SETTINGS
 from tests.paths import ROOT
 
-RUN = tiny("model=mlp", *SETTINGS)
+RUN = tiny("model=mlp", *TELLING)
 HERE = {"PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing befell: 80 meta-updates."""
+    """A run that nothing befell: 200 meta-updates."""
     folder = tmp_path_factory.mktemp("whole")
     succeed(*RUN, folder=folder, **HERE)
     return folder
@@ -31,7 +30,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, ended after 40 of them; only to be copied."""
+    """The same, ended after half of them; only to be copied."""
     folder = tmp_path_factory.mktemp("half")
     succeed(*RUN, "train.pl_trainer.max_epochs=1", folder=folder, **HERE)
     return folder

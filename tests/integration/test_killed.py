@@ -8,27 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests import omniglot_server
-from tests.integration.command import environment, started, succeed, tiny, wait_for
-from tests.integration.ends import end_of, learned, same_state
-from tests.integration.test_run import rows
+from tests.integration.command import TELLING, environment, started, succeed, tiny, wait_for
+from tests.integration.ends import end_of, learned, rows, same_state
 from tests.paths import ROOT
-
-SETTINGS = (
-    "logging=csv",
-    "model.torch_module._target_=tests.integration.dropout.DropoutMLP",
-    "~model.torch_module.hidden_sizes",
-    "+optim.inner_optimizer.momentum=0.9",
-    "algorithm.num_inner_steps=2",
-    "data.datamodule.batches.train=40",
-    "train.checkpoint.every_n_steps=3",
-    "train.test=false",
-)
 
 
 @pytest.mark.parametrize("cache", ["disk", "none"])
 def test_a_run_killed_in_an_epoch_and_resumed_equals_one_that_never_stopped(tmp_path: Path, cache: str) -> None:
     """Momentum in both loops, dropout; weights, optimizer state and metrics.csv bit for bit."""
-    settings = (*tiny("model=mlp", *SETTINGS), f"data.datamodule.cache={cache}")
+    settings = (*tiny("model=mlp", *TELLING), f"data.datamodule.cache={cache}")
     python_path = {"PYTHONPATH": str(ROOT)}
     succeed(*settings, folder=tmp_path / "whole", **python_path)
     parts = tmp_path / "parts"
@@ -38,10 +26,10 @@ def test_a_run_killed_in_an_epoch_and_resumed_equals_one_that_never_stopped(tmp_
     process.kill()
     process.communicate()
     stopped_at = learned(parts)["global_step"]
-    assert 0 < stopped_at < 80 and stopped_at % 40, "the test was too late: it is in the middle of an epoch"
+    assert 0 < stopped_at < 200 and stopped_at % 100, "the test was too late: it is in the middle of an epoch"
     succeed(*settings, f"train.ckpt_path={last}", folder=parts, **python_path)
     assert same_state(end_of(parts), end_of(tmp_path / "whole"))
-    assert learned(parts)["global_step"] == 80 and len(end_of(parts)["metrics.csv"]) == 82
+    assert learned(parts)["global_step"] == 200 and len(end_of(parts)["metrics.csv"]) == 202
 
 
 def test_eight_runs_at_once_on_an_empty_folder_prepare_it_once(tmp_path: Path) -> None:

@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.integration.command import started, succeed, tiny, wait_for
-from tests.integration.ends import end_of, learned, same_state
+from tests.integration.command import TELLING, started, succeed, tiny, wait_for
+from tests.integration.ends import end_of, learned, rows, same_state
 from tests.integration.processes import free_port, torchrun_environment
-from tests.integration.test_killed import SETTINGS
-from tests.integration.test_run import rows
 from tests.paths import ROOT
 
-DROPOUT = tuple(setting for setting in SETTINGS if "every_n_steps" not in setting)
+DROPOUT = tuple(setting for setting in TELLING if "every_n_steps" not in setting)
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,11 @@ import yaml
 from PIL import Image
 
 from tests.integration.command import TINY, environment, job_folder, run, succeed, tiny
+from tests.integration.ends import rows
 from tests.integration.wandb_file import offline_folders, wandb_run
 from tests.paths import HAS_OMNIGLOT, ROOT
 
 CSV = "logging=csv"
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_the_run_folder_holds_what_is_promised(tmp_path: Path) -> None:

@@ -143,8 +143,9 @@ def run_everything(project: Project) -> None:
 
 
 @pytest.mark.timeout(1200)  # eight programs, each from its imports on, for a fork would share what W&B reads along
-def test_secrets_are_in_nothing_that_was_written(project: Project) -> None:
+def test_secrets_are_in_nothing_that_was_written(tmp_path: Path) -> None:
     """And what is no secret is where a secret would be, so that the search is seen to see there."""
+    project = Project(tmp_path)
     run_everything(project)
     assert project.holding(KEY) == set()
     assert project.holding(PHRASE) == set()
@@ -195,7 +196,10 @@ def test_a_secret_on_the_command_line_is_refused(project: Project, argument: str
 def test_dotenv_that_others_may_read_is_warned_about(project: Project, mode: int, warns: bool) -> None:
     dotenv = project.root / ".env"
     dotenv.chmod(mode)
-    done = project.run("run.py", "--cfg", "job")
+    try:
+        done = project.run("run.py", "--cfg", "job")
+    finally:
+        dotenv.chmod(0o600)
     warning = f"warning: others on this machine may read {dotenv}: chmod 600 {dotenv}\n"
     assert done.returncode == 0 and done.stderr == (warning if warns else "")
 

@@ -40,6 +40,12 @@ def test_what_is_only_in_the_lock_for_other_systems_is_in_the_readme() -> None:
     assert set(re.findall(r"([\w-]+) \(", said)) == others
 
 
+def test_those_that_bind_changes_of_their_own_files_are_in_the_readme() -> None:
+    binding = {name for (name, _), licence in licences().items() if re.search(r"MPL|Mozilla", licence)}
+    (said,) = re.findall(r"those of\s+([\w, \n]+?) are MPL-2.0", (ROOT / "README.md").read_text())
+    assert set(re.findall(r"\w+", said)) - {"and"} == binding
+
+
 def test_no_licence_binds_what_uses_it() -> None:
     """No GPL; and of what says nothing, one is known: CUDA's meta-package, which holds no file."""
     assert not [name for name, licence in licences().items() if re.search(r"GPL|GNU", licence)]

@@ -44,10 +44,12 @@ def test_the_task_and_the_step_are_named(
     assert where in str(raised.value) and "algorithm.max_skipped=1" in str(raised.value)
 
 
-def test_the_inner_step_that_breaks_is_named(tmp_path: Path) -> None:
-    """Finite after two inner steps of so large a size, not after three."""
-    algorithm = OuterLoop(MAML(small_mlp()), inner_loop(lr=1e60), ADAM, num_inner_steps=3)
-    with pytest.raises(NonFiniteLossError, match=r"task 0 of meta-batch 0: its \w+ loss is (inf|nan) after 1 inner"):
+@pytest.mark.parametrize(("lr", "step"), [(1e60, 1), (1e30, 2)])
+def test_the_inner_step_that_breaks_is_named(tmp_path: Path, lr: float, step: int) -> None:
+    """The loss of weights of about lr is about lr⁴: beyond 1e308 after one step, or after the next."""
+    algorithm = OuterLoop(MAML(small_mlp()), inner_loop(lr=lr), ADAM, num_inner_steps=3)
+    said = rf"task 0 of meta-batch 0: its \w+ loss is (inf|nan) after {step} inner"
+    with pytest.raises(NonFiniteLossError, match=said):
         trainer(tmp_path, precision="64-true").fit(algorithm, datamodule=Repeat(regression()))
 
 

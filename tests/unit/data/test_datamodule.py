@@ -131,10 +131,11 @@ def test_a_worker_that_fails_does_not_keep_the_process_from_ending() -> None:
 
 def test_a_worker_is_deaf_to_a_cluster_from_its_birth() -> None:
     """SIGTERM from a third process, while the worker starts and when it has."""
+    before = set(multiprocessing.active_children())
     for _ in range(3):
         meta_batches = iter(glyphs(cache="none", num_workers=1).train_dataloader())
         for _ in range(2):
-            (worker,) = multiprocessing.active_children()
+            (worker,) = set(multiprocessing.active_children()) - before
             subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
             assert next(meta_batches).support_x.ndim == 5
         del meta_batches
