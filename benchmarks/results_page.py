@@ -23,7 +23,7 @@ prints, with its own interval. *Time* is that of all seeds, with validation and 
 experiment with what its command changes, and far fewer meta-updates; a **published** one is the experiment as it
 stands. The settings, and what a paper leaves open, are in the headers of `conf/experiment/`. Batch norm sees a task's
 queries together, so their number matters: *ours* has as many as the paper, and beside it stands the same checkpoint
-tested with {queries} per class.
+tested with another number, in brackets.
 """
 
 
@@ -79,8 +79,7 @@ def write_page(rows: Sequence[Row], folders: Folders, out: Path) -> None:
         out: the page.
     """
     found = outcomes(rows, folders)
-    queries = sorted({row.queries for row in rows if row.queries is not None})
-    parts = [_INTRODUCTION.format(queries=" or ".join(map(str, queries)) or "another number")]
+    parts = [_INTRODUCTION]
     groups = dict.fromkeys(row.experiment.partition("/")[0] for row in rows)
     for group in groups:
         of_group = [one for one in found if one.row.experiment.partition("/")[0] == group]
@@ -110,7 +109,11 @@ def _table(found: Sequence[Outcome]) -> str:
         cells = [row.experiment.partition("/")[2] or row.experiment, row.published or "none"]
         beside = None if row.queries is None else one.accuracy(f"queries-{row.queries}")
         if one.tested:
-            cells += [f"**{one.accuracy()}**", beside or "", ", ".join(str(a.record.seed) for a in one.tested)]
+            cells += [
+                f"**{one.accuracy()}**",
+                "" if beside is None else f"{beside} ({row.queries})",
+                ", ".join(str(a.record.seed) for a in one.tested),
+            ]
         elif one.attempts:
             cells += ["not finished; the same command goes on", "", ""]
         else:
