@@ -5,6 +5,7 @@ python tests/disturbed.py clock=SECONDS@PATH src/run.py ARGUMENTS…   the clock
 python tests/disturbed.py full=FILE@FOLDER src/run.py ARGUMENTS…     FOLDER's disk is full when FILE is opened
 """
 
+import atexit
 import datetime
 import os
 import runpy
@@ -20,7 +21,9 @@ def limit_files(size: str) -> None:
     """Let writing fail where a file would become larger than so many bytes."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), before[1]))
+    atexit.register(resource.setrlimit, resource.RLIMIT_FSIZE, before)  # what measures coverage writes at the end
 
 
 def fill_up(folder: Path, leaving: int = 0) -> None:

@@ -59,6 +59,8 @@ def test_a_command_of_the_readme(arguments: list[str], tmp_path: Path) -> None:
     if "data.root=PATH" in arguments:
         torchmeta_files.write("image_folder", tmp_path, samples=6)
         arguments = [*arguments, f"data.root={tmp_path}/images"]
+    if "algorithm=imaml" in arguments:  # whose solver takes minutes with the papers' network
+        arguments = [*arguments, "model.torch_module.num_filters=8"]
     if "train.pl_trainer.accelerator=gpu" in arguments and not torch.cuda.is_available():
         pytest.skip("there is no GPU")
     if any("RUN/" in argument for argument in arguments):
