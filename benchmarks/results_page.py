@@ -146,7 +146,7 @@ def _pictures(found: Sequence[Outcome], folder: Path) -> list[tuple[str, str]]:
     drawn = [one for one in found if one.tested and "accuracy" in one.row.metric]
     if not drawn:
         return []
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     axes = {
         "results_updates.png": ("meta-updates", "validation accuracy against meta-updates"),
         "results_time.png": ("minutes, tests included", "validation accuracy against wall time"),
