@@ -103,7 +103,7 @@ def test_an_interrupted_run_is_gone_on_with_and_a_finished_one_is_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    small: dict[str, Any] = {"minutes": 0.3, "laptop": SMALL, "queries": 3}
+    small: dict[str, Any] = {"minutes": 0.3, "laptop": [*SMALL, "train.pl_trainer.max_epochs=1000"], "queries": 3}
     other = {"experiment": "omniglot_cpu", "trained_by": "quickstart", "laptop": SMALL}
     rows = table(tmp_path, {"experiment": "quickstart"} | small, other)
     quick = ["--measure", "0.5", "--seeds", "0"]
