@@ -1,12 +1,12 @@
 """Wall time to 95 % on 5-way 1-shot Omniglot: this project, and the examples that its peers ship.
 
-    python benchmarks/time_to_accuracy.py [--goal 0.95] [--limit 60] [--every 60] [--tasks 500] [--only NAME …]
+    python benchmarks/time_to_accuracy.py [--goal 0.95] [--limit 60] [--every 90] [--tasks 500] [--only NAME …]
 
 All at the same time, each on a core of its own, so that whatever else the machine does befalls all alike; from the same
 seed, until one reaches the goal or the limit (minutes). Peers have the settings of their own examples, this project
 those that it would be given for the same purpose. The clock stands still while the network is tested: by one procedure
-for all, on the same meta-test tasks of the Vinyals split, 15 queries per class (with which all are trained), with as
-many inner steps as in training. TorchOpt's tutorial tests after a single inner step, by a slip of indentation; that is
+for all, on the same meta-test tasks of the Vinyals split (a fifth of them, and all where that reaches the goal), 15
+queries per class (with which all are trained), with as many inner steps as in training. TorchOpt's tutorial tests after a single inner step, by a slip of indentation; that is
 corrected here. Its data come from this project's loader, which is not slower than its own arrays. The last line is one
 JSON object.
 """
@@ -43,10 +43,11 @@ from lightning_maml.inner_loops import Learner, Trajectory, VectorizedLoop
 from lightning_maml.models import Conv4
 
 OURS = "this project"
-# MAML's own network at half its width, a fast loop, few tasks in a meta-batch
+# MAML's own network at half its width, a fast loop, few tasks in a meta-batch, a schedule of about 20 minutes
 SETTINGS = (
     *("experiment=omniglot/maml_5way_1shot", "model=conv4_small", "inner_loop=vectorized", "logging=csv"),
     *("data.datamodule.kshot.query=15", "data.datamodule.batch_size.train=4", "optim.outer_optimizer.lr=0.002"),
+    *("optim=adam_cosine", "train.pl_trainer.max_steps=12000"),
 )
 
 
@@ -85,7 +86,9 @@ class Race:
         spent = self._spent + time.monotonic() - self._since
         if spent - self._spent < self.every:
             return False
-        accuracy = tested(learner, self.tasks, lr, steps)
+        accuracy = tested(learner, self.tasks[: len(self.tasks) // 5], lr, steps)
+        if accuracy >= self.goal:  # perhaps by chance
+            accuracy = tested(learner, self.tasks, lr, steps)
         self.course.found.append((spent, accuracy))
         at = f"{spent / 60:.1f} min, {self.course.updates} meta-updates"
         print(f"{self.name}, {at}: {accuracy:.2%}", file=sys.stderr, flush=True)
@@ -182,7 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--goal", type=float, default=0.95)
     parser.add_argument("--limit", type=float, default=60, help="minutes for each")
-    parser.add_argument("--every", type=float, default=60, help="seconds between tests")
+    parser.add_argument("--every", type=float, default=90, help="seconds between tests")
     parser.add_argument("--tasks", type=int, default=500, help="meta-test tasks")
     parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)  # of one, for the program itself
