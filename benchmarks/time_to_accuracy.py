@@ -6,9 +6,9 @@ All at the same time, each on a core of its own, so that whatever else the machi
 seed, until one reaches the goal or the limit (minutes). Peers have the settings of their own examples, this project
 those that it would be given for the same purpose. The clock stands still while the network is tested: by one procedure
 for all, on the same meta-test tasks of the Vinyals split (a fifth of them, and all where that reaches the goal), 15
-queries per class (with which all are trained), with as many inner steps as in training. TorchOpt's tutorial tests after a single inner step, by a slip of indentation; that is
-corrected here. Its data come from this project's loader, which is not slower than its own arrays. The last line is one
-JSON object.
+queries per class (with which all are trained), with as many inner steps as in training. TorchOpt's tutorial tests after
+a single inner step, by a slip of indentation; that is corrected here. Its data come from this
+project's loader, which is not slower than its own arrays. The last line is one JSON object.
 """
 
 import argparse
