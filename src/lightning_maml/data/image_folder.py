@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 from torchmeta.utils.data import ClassDataset, CombinationMetaDataset, Dataset
 
 from lightning_maml.arguments import Seed, checked
@@ -15,6 +16,9 @@ from lightning_maml.data.images import ENDINGS, ImageFileError, as_mode, check_i
 from lightning_maml.settings import SettingError
 
 log = logging.getLogger(__name__)
+
+_THREE = "three shares: of train, val and test"
+_Shares = Annotated[Sequence[float], Field(min_length=3, max_length=3, description=_THREE)]
 
 
 class ImageFolder(CombinationMetaDataset):  # type: ignore[misc]
@@ -49,7 +53,7 @@ class ImageFolder(CombinationMetaDataset):  # type: ignore[misc]
         meta_test: bool = False,
         meta_split: str | None = None,
         mode: str = "RGB",
-        ratio: Sequence[float] = (0.6, 0.2, 0.2),
+        ratio: _Shares = (0.6, 0.2, 0.2),
         split_seed: Seed = 0,
         skip_unreadable: bool = False,
         transform: Callable[[Any], Any] | None = None,
@@ -128,9 +132,8 @@ def _folders_of_split(root: Path, split: str, ratio: Sequence[float], seed: int)
         if not named.is_dir():
             raise SettingError("data.root", root, f"it has no sub-folder {split}; it needs train, val and test")
         return _classes(named)
-    numbers = isinstance(ratio, Sequence) and all(isinstance(share, int | float) for share in ratio)
-    if not numbers or len(ratio) != len(SPLITS) or min(ratio) < 0 or not sum(ratio) > 0:
-        raise SettingError("data.ratio", ratio, "give three shares: of train, val and test")
+    if min(ratio) < 0 or not sum(ratio) > 0:
+        raise SettingError("data.ratio", ratio, f"give {_THREE}")
     classes = _classes(root)
     order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(classes))
     ends = np.round(np.cumsum([0, *ratio]) / sum(ratio) * len(classes)).astype(int)
