@@ -28,12 +28,12 @@ from lightning_maml.settings import SettingError
 
 _SAYS_SO = re.compile(r"(^|_)(API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)(_|$)", re.IGNORECASE)
 # What is typed is a secret by a name that ends so, whatever it is; or by one that ends in KEY or TOKEN, as an option of
-# a network may, if no person would have thought of it.
+# a network may, if it is not made of plain words.
 _TYPED = re.compile(
     r"(^|_)(API_?KEY|(ACCESS|AUTH|SECRET)_(KEY|TOKEN)|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)$", re.IGNORECASE
 )
 _TYPED_PERHAPS = re.compile(r"(^|_)(KEY|TOKEN)$", re.IGNORECASE)
-_RANDOM = re.compile(r"(?=.*\d)(?=.*[a-z])[\w.+=-]{16,}", re.IGNORECASE)
+_WORDS = re.compile(r"[a-z]+([_/.-][a-z]+)*")
 _OPEN = re.compile(r"DATASET_PATH|WANDB_\w+")  # in `.env`, too
 _PATH = re.compile(r"(~|\.{1,2})?/")
 _SHORTEST = 8
@@ -99,8 +99,8 @@ def refuse_typed(arguments: Iterable[str]) -> None:
     for argument in arguments:
         setting, _, value = argument.partition("=")
         holds, name = masked(argument) != argument, setting.rpartition(".")[2]
-        random = _TYPED_PERHAPS.search(name) and _RANDOM.fullmatch(value)
-        if holds or random or (_TYPED.search(name) and _is_literal(value)):
+        by_name = _TYPED.search(name) or (_TYPED_PERHAPS.search(name) and not _WORDS.fullmatch(value))
+        if holds or (by_name and _is_literal(value)):
             raise SettingError(
                 masked(setting),
                 masked(value) if holds else "***",

@@ -152,6 +152,8 @@ def test_what_may_be_typed(argument: str) -> None:
         ("+x=[open sesame]", r"\+x=\[\*\*\*PHRASE\*\*\*\]: what is typed"),
         ("+open sesame", r"\+\*\*\*PHRASE\*\*\*=: what is typed"),
         ("+x.access_token=abcdefgh", r"\+x.access_token=\*\*\*: what is typed"),
+        ("+x.token=Abcdefgh", r"\+x.token=\*\*\*: what is typed"),
+        ("+x.key=abcd1234", r"\+x.key=\*\*\*: what is typed"),
         ("+x.hf_token=hf_abcdefgh98765432", r"\+x.hf_token=\*\*\*: what is typed"),
         ("+x.PASSWORD=correct horse", r"\+x.PASSWORD=\*\*\*: .*'\+x.PASSWORD=\$\{oc.env:NAME\}'"),
     ],
