@@ -2,7 +2,6 @@
 
 import logging
 import warnings
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, open_dict, read_write
@@ -25,7 +24,6 @@ def go_on_with_search(config: DictConfig) -> None:
     from optuna.trial import TrialState
 
     optuna.logging.set_verbosity(logging.WARNING)
-    Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
     names = [summary.study_name for summary in optuna.get_all_study_summaries(sweeper.storage)]
     if sweeper.study_name not in names:
         return

@@ -18,6 +18,7 @@ from rich.text import Text
 from lightning_maml import sweeps
 from lightning_maml.callbacks.announcements import shown
 from lightning_maml.callbacks.search import go_on_with_search
+from lightning_maml.callbacks.sweep_checks import check_sweep
 from lightning_maml.callbacks.sweep_jobs import (
     SEED,
     Job,
@@ -31,6 +32,7 @@ from lightning_maml.callbacks.sweep_jobs import (
 from lightning_maml.callbacks.sweep_picture import draw_sweep
 from lightning_maml.files import write_whole
 from lightning_maml.processes import rank
+from lightning_maml.settings import SettingError
 from lightning_maml.sweeps import FINISHED
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,11 @@ class SweepSummary(Callback):
     """A Hydra callback: when a sweep ends, `summary.csv`, `summary.md` and `summary.png` in its folder."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Let a search of Optuna's go on where it was stopped."""
+        """Refuse a sweep that cannot begin; let a search of Optuna's go on where it was stopped."""
+        try:
+            check_sweep(config)
+        except SettingError as error:
+            raise SystemExit(f"error: {error}") from None  # Hydra goes on after any other exception of a callback's
         if rank() == 0:
             sweeps.at_end.append(partial(_end, Path(config.hydra.sweep.dir)))
         go_on_with_search(config)

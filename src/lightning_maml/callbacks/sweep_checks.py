@@ -1,0 +1,50 @@
+"""What can be said of a sweep's launcher and search before its first job: Hydra's plugins find out in their middle."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from lightning_maml.settings import SettingError, one_line, require_at_least
+
+
+def check_sweep(config: DictConfig) -> None:
+    """Check who runs the jobs, what chooses them, and where they go; makes the sweep's folder.
+
+    Args:
+        config: that of the sweep.
+
+    Raises:
+        SettingError: for the first setting that cannot work.
+    """
+    launcher, sweeper = config.hydra.launcher, config.hydra.sweeper
+    if str(launcher._target_).endswith(".SlurmLauncher") and shutil.which("srun") is None:
+        remedy = "there is no SLURM here (srun is not found); hydra=submitit_local runs the jobs on this machine"
+        raise SettingError("hydra", "slurm", remedy)
+    for path, of in (("hydra.launcher", launcher), ("hydra.sweeper", sweeper)):
+        if of.get("n_jobs") == 0:
+            raise SettingError(f"{path}.n_jobs", 0, "give how many run at once, from 1; -1 for as many as cores")
+    if "n_trials" in sweeper:
+        _check_search(sweeper)
+    folder = Path(config.hydra.sweep.dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError("hydra.sweep.dir", folder, f"it cannot be made ({error.strerror}); give another") from error
+
+
+def _check_search(sweeper: Any) -> None:
+    """Optuna's: how many trials, what is better, and where they are kept."""
+    require_at_least(1, hydra__sweeper__n_trials=sweeper.n_trials)
+    if sweeper.direction not in ("minimize", "maximize"):
+        raise SettingError("hydra.sweeper.direction", sweeper.direction, "give minimize or maximize")
+    if sweeper.get("storage"):
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        try:
+            make_url(sweeper.storage)
+        except ArgumentError as error:
+            remedy = f"{one_line(error)}; give a database as sqlite:///FILE"
+            raise SettingError("hydra.sweeper.storage", sweeper.storage, remedy) from error
