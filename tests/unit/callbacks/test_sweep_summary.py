@@ -34,7 +34,8 @@ def write_job(sweep: Path, overrides: list[str], accuracy: float | None, status:
 
 def summarize(sweep: Path) -> list[str]:
     """As when the sweep ends; the jobs that did not finish."""
-    callback, config = SweepSummary(), OmegaConf.create({"hydra": {"sweep": {"dir": str(sweep)}, "sweeper": {}}})
+    plain = {"sweep": {"dir": str(sweep)}, "sweeper": {}, "launcher": {"_target_": "BasicLauncher"}}
+    callback, config = SweepSummary(), OmegaConf.create({"hydra": plain})
     callback.on_multirun_start(config)
     callback.on_multirun_end(config)
     return sweeps.unfinished
