@@ -158,12 +158,13 @@ def main() -> None:
         cells = []
         for loop in LOOPS:
             for precision in precisions:
-                key, about = f"{loop} {precision}", ""
+                key, about, steps = f"{loop} {precision}", "", problem.shape.steps
+                grows = loop == "unrolled" and steps > 2
                 task = None
-                if not (arguments.extrapolate and loop == "unrolled"):
-                    task = machine.measured(index, loop, problem.shape.steps, precision)
-                if task is None and problem.shape.steps > 2:
-                    task, about = machine.extrapolated(index, loop, problem.shape.steps, precision), "≈ "
+                if not (arguments.extrapolate and grows):
+                    task = machine.measured(index, loop, steps, precision)
+                if task is None and grows:
+                    task, about = machine.extrapolated(index, loop, steps, precision), "≈ "
                 result["task_gb"][key] = task
                 if task is None:
                     cells += [f"> {arguments.limit - _PYTORCH:g}", ""]

@@ -9,8 +9,9 @@ from tests.integration.command import run, tiny
 from tests.integration.refusals import CSV, the_line
 
 
-def refuse_sweep(*arguments: str, folder: Path, **env: str) -> str:
-    done = run("-m", *tiny(CSV, "train.seed=1,2"), *arguments, f"hydra.sweep.dir={folder}", **env)
+def refuse_sweep(*arguments: str, folder: Path) -> str:
+    """The one line of a refused sweep, which has left nothing behind."""
+    done = run("-m", *tiny(CSV, "train.seed=1,2"), *arguments, f"hydra.sweep.dir={folder}")
     return the_line(done.returncode, done.stdout, done.stderr, folder)
 
 
