@@ -50,6 +50,9 @@ class R2D2(FeatureLearner):
 def ridge_regression(
     z: Float[Tensor, "samples features"], y: Float[Tensor, "samples ways"], ridge: Float[Tensor, ""]
 ) -> Float[Tensor, "features ways"]:
-    """argmin over W of ‖Z W − Y‖² + ridge·‖W‖²."""
-    gram = z @ z.T + ridge * torch.eye(len(z), dtype=z.dtype, device=z.device)
-    return z.T @ torch.linalg.solve(gram, y)
+    """argmin over W of ‖Z W − Y‖² + ridge·‖W‖², in float32 at least: no solver takes bfloat16."""
+    precision = torch.promote_types(ridge.dtype, torch.float32)
+    with torch.autocast(z.device.type, enabled=False):
+        z, y, penalty = (value.to(precision) for value in (z, y, ridge))
+        gram = z @ z.T + penalty * torch.eye(len(z), dtype=precision, device=z.device)
+        return (z.T @ torch.linalg.solve(gram, y)).to(ridge.dtype)

@@ -113,7 +113,8 @@ class _SecondBackward(torch.autograd.Function):
         n = x.numel() // x.shape[1]
         of_g, u_xhat, u_sum = _native_backward(u, x, w, None, None, mean, r, True, eps, [True] * 3)
         zero, one = torch.zeros_like(mean), torch.ones_like(r)
-        u_g = _native_backward(u, g, None, None, None, zero, one, True, 0.0, [False, True, False])[1]  # Σ u g
+        # CUDA's kernel gives no Σ u g where there is no weight.
+        u_g = _native_backward(u, g, one, None, None, zero, one, True, 0.0, [False, True, False])[1]  # Σ u g
         p, q, mean_u, mean_g = u_xhat / n, g_xhat / n, u_sum / n, g_sum / n
         a = u_g - mean_u * g_sum - u_xhat * q
         alpha, beta = -w * r * q, v - w * r * p

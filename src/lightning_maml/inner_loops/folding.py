@@ -16,4 +16,4 @@ def folded(x: Tensor, dim: int | None, info: Any) -> Float[Tensor, "samples task
 def per_task(value: Tensor, dim: int | None, info: Any) -> Float[Tensor, "tasks*outputs *rest"]:
     """A parameter with tasks in dimension `dim` (None: the same for all), its tasks one after another."""
     value = value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
-    return value.flatten(0, 1)
+    return value.flatten(0, 1).contiguous()  # PyTorch's CPU batch norm ignores the strides of weights (channels last)

@@ -56,7 +56,8 @@ def _convolution(native: Callable[..., Tensor], dimensions: int) -> Callable[...
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
     ) -> Tensor:
-        pays = is_batchedtensor(weight) or input.device.type == "cpu"  # for the groups, or for the layout
+        # For the groups, or for the layout; and under vmap PyTorch's own takes no autocast of shared kernels on a GPU.
+        pays = is_batchedtensor(weight) or is_batchedtensor(input) or input.device.type == "cpu"
         if pays and input.dim() == dimensions + 2 and not isinstance(padding, str):
             stride, padding, dilation = (_each(size, dimensions) for size in (stride, padding, dilation))
             return convolved(input, weight, bias, stride, padding, dilation, groups)

@@ -25,6 +25,7 @@ from lightning_maml.inner_loops import (
     ReptileLoop,
     VectorizedLoop,
 )
+from lightning_maml.models import Conv4
 from lightning_maml.settings import SettingError
 from tests.tasks import classification, regression, small_conv4, small_mlp
 
@@ -92,6 +93,31 @@ def test_every_exact_loop_gives_the_same_gradient(method: str, loop: str) -> Non
     expected, found = (gradient_of(learner, episodes, steps, LOOPS[name]) for name in ("higher", loop))
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("precision", ["mixed", "true"])
+def test_every_method_learns_in_bfloat16(method: str, precision: str) -> None:
+    dtype = torch.bfloat16 if precision == "true" else torch.float32
+    steps, episodes = METHODS[method][1], classification(3, shape=(1, 16, 16))
+    exact = gradient_of(learner := learner_of(method, deeper_conv4()), episodes, steps)
+    learner = learner.to(dtype)
+    episodes = Episodes(*(field.to(dtype) if field.is_floating_point() else field for field in episodes))
+    for loop in LOOPS.values():
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "mixed"):
+            found = gradient_of(learner, episodes, steps, loop)
+        assert all(value.dtype == dtype for value in found.values())
+        assert cosine(found, exact) > 0.9
+
+
+def deeper_conv4() -> nn.Module:
+    torch.manual_seed(5)
+    return Conv4((1, 16, 16), 3, num_filters=4).double()
+
+
+def cosine(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    one, other = (torch.cat([value.double().flatten() for value in each.values()]) for each in (found, expected))
+    return float(F.cosine_similarity(one, other, dim=0))
 
 
 @pytest.mark.parametrize("method", ["maml", "anil", "boil", "meta_sgd", "maml_pp"])

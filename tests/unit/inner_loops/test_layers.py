@@ -180,6 +180,19 @@ def test_a_network_of_every_layer_has_highers_gradient(loop: Any) -> None:
     assert difference(found, expected) < 1e-9
 
 
+@pytest.mark.parametrize("loop", [VectorizedLoop(SGD), RecomputeLoop(SGD, vectorized=True)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_single_filter_has_highers_gradient(loop: Any, channels: int) -> None:
+    torch.manual_seed(6)
+    norm = nn.BatchNorm2d(1, track_running_stats=False)
+    nn.init.normal_(norm.weight, 1, 0.3)
+    body = nn.Sequential(nn.Conv2d(channels, 1, 3), norm, nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(1, 1, 2), nn.Flatten())
+    learner, episodes = MAML(body.append(nn.Linear(4, 3)).double()), classification(3, shape=(channels, 8, 8))
+    _, expected = HigherLoop(SGD)(learner, episodes, steps=2, objective=Objective.final(2))
+    _, found = loop(learner, episodes, steps=2, objective=Objective.final(2))
+    assert difference(found, expected) < 1e-9
+
+
 def test_modules_are_left_alone_and_nothing_is_copied_between_layers() -> None:
     network = nn.Sequential(
         nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3, track_running_stats=False), nn.ReLU(), nn.MaxPool2d(2)
