@@ -35,7 +35,7 @@ def main(cfg: DictConfig) -> None:
     images, labels = read_support(str(cfg.support))
     asked = cfg.query if OmegaConf.is_list(cfg.query) else [cfg.query]
     queries, truth = read_query([str(one) for one in asked], labels)
-    learner = FewShotLearner.load(str(cfg.ckpt), trusted=cfg.trusted)
+    learner = FewShotLearner.load(str(cfg.ckpt), trusted=cfg.trusted, device=cfg.device)
     with images_of("support"):
         classifier = learner.adapt(images, labels, steps=cfg.steps, transductive=cfg.transductive, invert=cfg.invert)
     log.info("trained on %s, adapted to %s images of %s classes", learner.recipe.data, len(images), len(set(labels)))

@@ -93,12 +93,12 @@ def program(name: str, *arguments: str, timeout: int = 300, **env: str) -> subpr
 
 def begun(name: str, *arguments: str, stdout: Path, stderr: Path, **env: str) -> ForkServerProcess:
     """`python NAME ARGUMENTS`, begun, with its output in two files, which may be one."""
-    process = _FORKS.Process(target=_become, args=(name, arguments, environment(**env), str(stdout), str(stderr)))
+    process = _FORKS.Process(target=become, args=(name, arguments, environment(**env), str(stdout), str(stderr)))
     process.start()
     return process
 
 
-def _become(name: str, arguments: tuple[str, ...], env: dict[str, str], stdout: str, stderr: str) -> None:
+def become(name: str, arguments: tuple[str, ...], env: dict[str, str], stdout: str, stderr: str) -> None:
     """In the fork: be that program, as if it had just been started."""
     for descriptor, path in ((1, stdout), (2, stderr)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

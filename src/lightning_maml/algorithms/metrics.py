@@ -1,8 +1,11 @@
 """What is reported of a trajectory: metrics by name, means over its tasks."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
+from lightning_maml.episodes import copy_to
 from lightning_maml.inner_loops import Trajectory
 
 
@@ -23,6 +26,14 @@ def of_training(trajectory: Trajectory) -> dict[str, Tensor]:
     earlier = summary(Trajectory(*(None if values is None else values[:, -2:-1] for values in trajectory)))  # type: ignore[arg-type]
     inner = {name: torch.where(last[name].isnan(), earlier[name], last[name]) for name in last if "inner" in name}
     return last | inner
+
+
+def numbers(values: Iterable[Tensor]) -> list[float]:
+    """Scalars of whatever device, with one wait for all of them."""
+    values = list(values)
+    device = next((value.device for value in values if value.device.type != "cpu"), torch.device("cpu"))
+    found: list[float] = torch.stack([copy_to(value.detach(), device) for value in values]).tolist()
+    return found
 
 
 def before(trajectory: Trajectory) -> dict[str, Tensor]:

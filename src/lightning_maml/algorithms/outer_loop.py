@@ -248,7 +248,7 @@ class OuterLoop(pl.LightningModule):
         self.log_dict(metrics, logger=False)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self.global_step % every == 0:
-            values = {name: value.item() for name, value in metrics.items()}
+            values = dict(zip(metrics, metrics_of.numbers(metrics.values()), strict=True))
             known = {name: value for name, value in values.items() if not math.isnan(value)}
             self._inner_losses.see(trajectory, gaps=True)
             self._inner_losses.tell("training")

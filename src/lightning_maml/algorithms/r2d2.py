@@ -55,4 +55,5 @@ def ridge_regression(
     with torch.autocast(z.device.type, enabled=False):
         z, y, penalty = (value.to(precision) for value in (z, y, ridge))
         gram = z @ z.T + penalty * torch.eye(len(z), dtype=precision, device=z.device)
-        return (z.T @ torch.linalg.solve(gram, y)).to(ridge.dtype)
+        # `solve` would wait for a GPU to say that the matrix is regular, which ridge > 0 makes it.
+        return (z.T @ torch.linalg.solve_ex(gram, y).result).to(ridge.dtype)

@@ -53,7 +53,8 @@ class Examples(pl.Callback):
 
 def draw_episode(algorithm: OuterLoop, task: Task, path: Path) -> None:
     """One task's support and query images, a row for each class, with the predictions before and after adaptation."""
-    before, after = (_outputs(algorithm, task, steps).argmax(dim=1) for steps in (0, algorithm.eval_inner_steps))
+    before, after = (_outputs(algorithm, task, steps).argmax(dim=1).cpu() for steps in (0, algorithm.eval_inner_steps))
+    task = Task(*(field.cpu() for field in task))
     classes = torch.unique(torch.cat([task.support_y, task.query_y])).tolist()[:_CLASSES]
     support = [(task.support_y == one).nonzero()[:_CLASSES, 0].tolist() for one in classes]
     query = [(task.query_y == one).nonzero()[:_CLASSES, 0].tolist() for one in classes]

@@ -18,7 +18,7 @@ from torchvision.transforms import Normalize, v2
 from lightning_maml.data.generators import global_generators_kept, task_samples, task_seeds
 from lightning_maml.data.source import class_name, class_sizes, close
 from lightning_maml.data.tasks import TaskDataset
-from lightning_maml.episodes import Episodes
+from lightning_maml.episodes import Episodes, copy_to
 from lightning_maml.settings import SettingError
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class ClassSamples:
 
     def gather(self, rows: Int64[Tensor, " samples"]) -> Shaped[Tensor, "samples *input"]:
         """The inputs at these rows, as the transforms would have made them, bit for bit."""
-        array = self.array.index_select(0, rows.to(self.array.device))
+        array = self.array.index_select(0, copy_to(rows, self.array.device))
         if self.scaled:
             # By a tensor: CUDA multiplies by the reciprocal of a number, which rounds differently.
             array = array.to(torch.float32).div_(torch.full((), 255.0, device=array.device))
@@ -120,7 +120,7 @@ class SampledTasks(TaskDataset):
         fields: list[Tensor] = []
         for part, x in zip(parts, torch.split(inputs, [part.size for part in parts]), strict=True):
             y = labels.repeat_interleave(part.shape[2], dim=1)
-            fields += [x.reshape(*y.shape, *x.shape[1:]), y.to(x.device)]
+            fields += [x.reshape(*y.shape, *x.shape[1:]), copy_to(y, x.device)]
         return Episodes(*fields)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_maml.checkpoint_files import load_whole, reading
 from lightning_maml.episodes import Task
+from lightning_maml.few_shot.devices import Device, find_device
 from lightning_maml.few_shot.preprocessing import ImageLike, Preprocessing
 from lightning_maml.few_shot.recipe import Recipe
 from lightning_maml.files import replacing
@@ -152,12 +153,14 @@ class Classifier(nn.Module):
             torch.save(values, file)
 
     @classmethod
-    def load(cls, path: str | PathLike[str], trusted: Sequence[str] = ()) -> "Classifier":
-        """What `save` wrote; as safe as `FewShotLearner.load`.
+    def load(cls, path: str | PathLike[str], trusted: Sequence[str] = (), *, device: Device = "cpu") -> "Classifier":
+        """What `save` wrote, on a device; as safe as `FewShotLearner.load`.
 
         Raises:
-            SettingError: if the file is missing or was not written by `save`, or names other code.
+            SettingError: if the file is missing or was not written by `save`, names other code, or there is no such
+                device.
         """
+        place = find_device(device)
         name = fspath(path)
         with reading("classifier", name, "classifier that adapt.py saved", "adapt.py saves its own as classifier.pt"):
             values: dict[str, Any] = load_whole(name)
@@ -169,7 +172,7 @@ class Classifier(nn.Module):
             _take_statistics(learner, values["learner"])
             learner.load_state_dict(values["learner"])
             classifier.keep(values["adapted"])
-        return classifier
+        return classifier.to(place)
 
     def export_onnx(self, path: str | PathLike[str]) -> float:
         """Write the classifier as ONNX, prepared inputs to probabilities for any number of images, and compare it with
@@ -181,7 +184,8 @@ class Classifier(nn.Module):
         from lightning_maml.few_shot.onnx_export import export  # its packages are optional
 
         self._require_own_statistics("classifier.onnx")
-        return export(self, tuple(self._recipe.input_shape), Path(path))
+        classifier = copy.deepcopy(self).cpu()  # whose inputs the exporter makes
+        return export(classifier, tuple(self._recipe.input_shape), Path(path))
 
     def _require_own_statistics(self, what: str) -> None:
         if self.transductive:

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_maml.checkpoint_files import load_whole, reading
 from lightning_maml.episodes import Task
 from lightning_maml.few_shot.classifier import Classifier, Label
+from lightning_maml.few_shot.devices import Device, find_device
 from lightning_maml.few_shot.preprocessing import ImageLike
 from lightning_maml.few_shot.recipe import Recipe
 from lightning_maml.few_shot.statistics import freeze_statistics
@@ -38,16 +39,20 @@ class FewShotLearner:
         self._trusted = tuple(trusted)
 
     @classmethod
-    def load(cls, path: str | PathLike[str], trusted: Sequence[str] = ()) -> "FewShotLearner":
-        """From a checkpoint that this project wrote.
+    def load(
+        cls, path: str | PathLike[str], trusted: Sequence[str] = (), *, device: Device = "cpu"
+    ) -> "FewShotLearner":
+        """From a checkpoint that this project wrote, to work on `device`: "cpu", "cuda", "cuda:1", …; "auto" is a GPU,
+        if there is one.
 
         Only tensors and plain values are read, and only classes of this project, of torchvision's transforms and of
         `trusted` packages are built: a checkpoint cannot run code of its own.
 
         Raises:
-            SettingError: if there is no such file, it is no checkpoint, it does not say how to prepare images, or it
-                names other code.
+            SettingError: if there is no such file, it is no checkpoint, it does not say how to prepare images, it names
+                other code, or there is no such device.
         """
+        place = find_device(device)
         name = fspath(path)
         with reading("ckpt", name, "checkpoint of a run", "a run keeps its own in checkpoints/best.ckpt"):
             checkpoint: dict[str, Any] = load_whole(name)
@@ -73,7 +78,7 @@ class FewShotLearner:
             raise SettingError(
                 "ckpt", name, "its weights do not fit the network that it names; give another"
             ) from error
-        return cls(recipe, learner, recipe.make_inner_loop(trusted), trusted)
+        return cls(recipe, learner.to(place), recipe.make_inner_loop(trusted), trusted)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a checkpoint of the weights and the recipe alone, without what training needs: one to give away."""

@@ -6,7 +6,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import psutil
@@ -66,14 +66,15 @@ class FunctionalLoop(ABC):
         meta = _leaves(learner)
         adaptation = Adaptation(learner, self._sgd, objective or Objective({}, {}), steps)
         if objective is not None and self._vectorized:
-            with torch.random.fork_rng(devices=_cuda(episodes)):  # neither may change what is drawn afterwards
-                if objective.first_order not in self._checked:
+            if objective.first_order not in self._checked:
+                with _drawing_nothing(episodes):
                     self._check(learner, episodes, steps, objective)
-                    self._checked.add(objective.first_order)
-                asked = (objective.first_order, sorted(objective.query), sorted(objective.support))
-                shape = (episodes.support_x.shape[1:], episodes.query_x.shape[1:], steps, asked)
-                # What fits depends on a task's size, not on their number.
-                if self._measures and shape != self._measured:
+                self._checked.add(objective.first_order)
+            asked = (objective.first_order, sorted(objective.query), sorted(objective.support))
+            shape = (episodes.support_x.shape[1:], episodes.query_x.shape[1:], steps, asked)
+            # What fits depends on a task's size, not on their number.
+            if self._measures and shape != self._measured:
+                with _drawing_nothing(episodes):
                     self._chunk_size, self._measured = self._fitting(adaptation, meta, episodes), shape
         while True:
             try:
@@ -218,8 +219,12 @@ def _relative(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm().clamp_min(1e-30))
 
 
-def _cuda(episodes: Episodes) -> list[torch.device]:
-    return [episodes.support_x.device] if episodes.support_x.is_cuda else []
+def _drawing_nothing(episodes: Episodes) -> AbstractContextManager[None]:
+    """Within it, random draws change nothing of what is drawn afterwards."""
+    context: AbstractContextManager[None] = torch.random.fork_rng(
+        devices=[episodes.support_x.device] if episodes.support_x.is_cuda else []
+    )
+    return context
 
 
 def _room(device: torch.device) -> float:

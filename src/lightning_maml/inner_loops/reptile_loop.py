@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_maml.arguments import Count, checked
-from lightning_maml.episodes import Episodes, Task
+from lightning_maml.episodes import Episodes, Task, copy_to
 from lightning_maml.inner_loops.contracts import Learner, Objective, TaskRecord, Trajectory, stack_records
 from lightning_maml.inner_loops.higher_loop import HigherLoop
 from lightning_maml.settings import SettingError, require_at_least
@@ -76,4 +76,4 @@ class ReptileLoop(HigherLoop):
             return None
         needed = steps * self._batch_size
         order = torch.cat([torch.randperm(samples) for _ in range(-(-needed // samples))])[:needed]
-        return list(order.to(task.support_x.device).view(steps, self._batch_size))
+        return list(copy_to(order, task.support_x.device).view(steps, self._batch_size))

@@ -109,6 +109,21 @@ def test_transductive_predictions_are_those_of_an_evaluation(name: str) -> None:
     assert classifier.transductive and not torch.allclose(classifier(query)[:2], classifier(query[:2]), atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("device", "rule"),
+    [
+        ("tpu7", "give auto, cpu or cuda"),
+        ("cpu:x", "give auto, cpu or cuda"),
+        ("meta", "nothing adapts there"),
+        ("cuda:99", "this machine has no such device"),
+        (3.5, "give auto, cpu or cuda"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(device: Any, rule: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=f"device={device}.*{rule}"):
+        FewShotLearner.load(tmp_path / "any.ckpt", device=device)
+
+
 @pytest.mark.parametrize("name", LEARNERS)
 def test_it_is_the_same_after_saving_and_as_onnx(name: str, tmp_path: Path) -> None:
     images, labels, query = draw()
