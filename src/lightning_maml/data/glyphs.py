@@ -151,4 +151,5 @@ def font_path(face: str) -> Path:
 
 @cache
 def _font(face: str) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(font_path(face), size=round(0.72 * _CANVAS))
+    # Else Pillow lays text out by Raqm where the system has FriBidi, which shifts half of the images by half a pixel.
+    return ImageFont.truetype(font_path(face), round(0.72 * _CANVAS), layout_engine=ImageFont.Layout.BASIC)
