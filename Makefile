@@ -28,10 +28,12 @@ demo: $(STAMP) ## Adapt a trained checkpoint to five printed letters, one image 
 test: $(STAMP) ## Run every test
 	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
-lint: $(STAMP) ## Check format (ruff), types (mypy) and floors (import-linter)
+lint: $(STAMP) ## Check format (ruff), types (mypy, for Linux, macOS and Windows) and floors (import-linter)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --platform darwin --cache-dir .mypy_cache/darwin
+	$(VENV)/bin/mypy --platform win32 --cache-dir .mypy_cache/win32
 	$(VENV)/bin/lint-imports
 
 bench: $(STAMP) ## Measure speed and exercise faults (needs Omniglot in DATASET_PATH; about half an hour)

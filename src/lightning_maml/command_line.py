@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
+from io import TextIOWrapper
 from math import ceil, prod
 from pathlib import Path
 from typing import Any, NoReturn
@@ -50,6 +51,8 @@ def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
     asked = "1" if "train.debug=true" in sys.argv else os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ.setdefault(_TRACEBACKS, asked)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on rather than printing them
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a pipe of Windows takes no θ
     load_dotenv(ROOT / ".env")
     redaction.keep_out(ROOT / ".env")
     if rank() == 0:
@@ -132,6 +135,8 @@ def _prepare_process() -> None:
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     # How many workers pay depends on the data, not on the number of cores; conf/data decides.
     warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
+    # Apple's is not, on purpose: train.pl_trainer.accelerator=auto leaves it alone.
+    warnings.filterwarnings("ignore", message=r"GPU available but not used")
     # Such images, and such checkpoints, are refused in one line.
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
     warnings.filterwarnings("ignore", message=r"Detected pickle protocol \d+ in the checkpoint")

@@ -74,7 +74,9 @@ def _keep(path: Path, name: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk, as its files are."""
+    """Have the names in a folder on the disk, as its files are. Windows opens no folder."""
+    if sys.platform == "win32":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

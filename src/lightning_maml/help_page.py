@@ -34,7 +34,7 @@ SETTINGS = {
     "optim.outer_optimizer.lr": "step size of the outer loop",
     "train.seed": "the run's random numbers; test tasks stay the same",
     "train.pl_trainer.max_epochs": "epochs, with a validation after each",
-    "train.pl_trainer.accelerator": "cpu, gpu, mps; auto: a GPU where there is one",
+    "train.pl_trainer.accelerator": "cpu, gpu, mps; auto: CUDA where there is any, else the CPU",
     "train.pl_trainer.fast_dev_run": "true: one meta-batch of everything, nothing kept",
     "train.ckpt_path": "a checkpoint to resume from",
 }

@@ -1,5 +1,6 @@
 """What the Trainer may not be told, since meta-learning needs it otherwise; said before anything is loaded."""
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -13,6 +14,8 @@ from pytorch_lightning.accelerators import AcceleratorRegistry
 
 from lightning_maml.arguments import Count, Natural, Positive, require
 from lightning_maml.settings import SettingError, is_of_library, refused
+
+log = logging.getLogger(__name__)
 
 _PREFIX = "train.pl_trainer"
 _STRATEGIES = ("auto", "ddp")
@@ -41,7 +44,7 @@ _REFUSALS = (MisconfigurationException, ValueError, TypeError, AttributeError, R
 
 
 def make_trainer(settings: Mapping[str, Any], **parts: Any) -> pl.Trainer:
-    """Lightning's Trainer.
+    """Lightning's Trainer. Its accelerator "auto" is CUDA or the CPU here; another one has to be named.
 
     Args:
         settings: its node.
@@ -50,6 +53,8 @@ def make_trainer(settings: Mapping[str, Any], **parts: Any) -> pl.Trainer:
     Raises:
         SettingError: for what it refuses.
     """
+    if settings.get("accelerator") == "auto":
+        parts["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         trainer: pl.Trainer = hydra.utils.instantiate(settings, **parts)
     except hydra.errors.InstantiationException as error:
@@ -57,6 +62,9 @@ def make_trainer(settings: Mapping[str, Any], **parts: Any) -> pl.Trainer:
             raise  # a bug in a plugin or callback of somebody's own
         given = {name: value for name, value in settings.items() if not name.startswith("_")}
         raise refused(_PREFIX, "Trainer", given, error.__cause__) from error
+    device = trainer.strategy.root_device
+    if device.type not in ("cpu", "cuda"):
+        log.warning("nobody has tried this project on %s yet; train.pl_trainer.accelerator=cpu is tried", device)
     return trainer
 
 

@@ -83,4 +83,8 @@ def program(name: str) -> str:
 
 def shown(path: str) -> str:
     """A path as it is shortest to type: from here, or from the root."""
-    return min(os.path.relpath(path), os.path.abspath(path), key=len)
+    whole = os.path.abspath(path)
+    try:
+        return min(os.path.relpath(path), whole, key=len)
+    except ValueError:  # it is on another drive of Windows
+        return whole

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -18,7 +19,9 @@ from lightning_maml.processes import started_by_lightning
 
 log = logging.getLogger(__name__)
 
-_PREEMPTION = (signal.SIGTERM, signal.SIGUSR1)
+_PREEMPTION = [signal.SIGTERM]
+if sys.platform != "win32":
+    _PREEMPTION.append(signal.SIGUSR1)
 _SIGNALS = (signal.SIGINT, *_PREEMPTION)
 _TWICE = 5.0  # seconds in which the same signal may come twice
 

@@ -160,6 +160,8 @@ def _build(entry: Path, meta_dataset: Any, split: str) -> None:
     try:
         array, sizes, scaled = materialize(meta_dataset, split, _in_file(aside / "samples.npy"))
         array.flush()  # type: ignore[attr-defined]  # a memory map
+        size = array.nbytes
+        del array  # Windows renames no folder in which a file is open
         write_whole(aside / "classes.json", json.dumps({"sizes": sizes, "scaled": scaled}))
         write_manifest(aside, record(aside))
         aside.rename(entry)
@@ -171,7 +173,7 @@ def _build(entry: Path, meta_dataset: Any, split: str) -> None:
         f"{sum(sizes):,}",
         f"{len(sizes):,}",
         time.monotonic() - started,
-        array.nbytes / 1e6,
+        size / 1e6,
     )
 
 

@@ -145,7 +145,8 @@ def _folders_of_split(root: Path, split: str, ratio: Sequence[float], seed: int)
 
 
 def _classes(folder: Path) -> list[Path]:
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    classes = sorted(found, key=lambda path: path.name)  # paths of Windows would be ordered by their small letters
     if not classes:
         raise SettingError("data.root", folder, "it has no sub-folders; each class is one, with its images in it")
     return classes
@@ -154,7 +155,7 @@ def _classes(folder: Path) -> list[Path]:
 def _images(folder: Path, *, skip_unreadable: bool) -> list[Path]:
     """The images of a class, by name, each opened to see that it is one."""
     images = []
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir(), key=lambda path: path.name):
         if path.suffix.lower() not in ENDINGS or path.name.startswith("."):
             continue
         try:

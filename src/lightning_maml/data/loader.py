@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -14,8 +15,6 @@ from torchmeta.utils.data import BatchMetaDataLoader
 
 from lightning_maml.data.tasks import TaskDataset, TaskSampler
 from lightning_maml.episodes import Episodes
-
-_CAN_WAIT = hasattr(signal, "sigwaitinfo")  # not on macOS, where no cluster sends signals either
 
 
 class EpisodeLoader(BatchMetaDataLoader):  # type: ignore[misc]
@@ -40,12 +39,15 @@ class EpisodeLoader(BatchMetaDataLoader):  # type: ignore[misc]
             num_workers=num_workers,
             pin_memory=pin_memory,
         )
-        self.worker_init_fn = _heed_the_parent_alone if _CAN_WAIT else None
+        if sys.platform == "linux":
+            self.worker_init_fn = _heed_the_parent_alone
         self.collate_fn: Any = _ToEpisodes(self.collate_fn)
 
     def __iter__(self) -> Iterator[Episodes]:
-        """Its workers are born deaf to SIGTERM: until `worker_init_fn` it would end them."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM} if _CAN_WAIT else set())
+        """Start workers with SIGTERM blocked on Linux, where clusters are: until `worker_init_fn` it would end them."""
+        if sys.platform != "linux":
+            return super().__iter__()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         try:
             return super().__iter__()
         finally:
@@ -59,17 +61,18 @@ class EpisodeLoader(BatchMetaDataLoader):  # type: ignore[misc]
         """Tells Lightning that this loader can be resumed in the middle of an epoch."""
 
 
-def _heed_the_parent_alone(_worker: int) -> None:
-    """A cluster sends SIGTERM to every process; the one that trains ends its workers when it has saved. It sends it,
-    too, when it exits, and waits for them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_when_the_parent_says_so, daemon=True).start()
+if sys.platform == "linux":
 
+    def _heed_the_parent_alone(_worker: int) -> None:
+        """A cluster sends SIGTERM to every process; the one that trains ends its workers when it has saved. It sends
+        it, too, when it exits, and waits for them."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_the_parent_says_so, daemon=True).start()
 
-def _end_when_the_parent_says_so() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)
+    def _end_when_the_parent_says_so() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
 
 
 class _ToEpisodes:

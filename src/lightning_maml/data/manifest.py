@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ def record(folder: Path) -> dict[str, Any]:
     """Size, time and digest of every data file of a folder, each of which is on the disk before this returns."""
     files = {}
     for path in data_files(folder):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        if sys.platform != "win32":  # which syncs only what is open for writing
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
         found = path.stat()
         files[str(path.relative_to(folder))] = {
             "size": found.st_size,

@@ -9,6 +9,7 @@ every file that exists is complete. Archives are moved as soon as their checksum
 import errno
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -169,7 +170,10 @@ def _archives_kept(make: Any, aside: Path, root: Path) -> Iterator[None]:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 _move(fresh, kept)
             fresh.parent.mkdir(parents=True, exist_ok=True)
-            fresh.symlink_to(kept)
+            try:
+                fresh.symlink_to(kept)
+            except OSError:  # Windows reserves symbolic links to administrators
+                os.link(kept, fresh)
 
         return wrapped
 

@@ -121,8 +121,8 @@ class AutoLoop:
 
 
 def _now(episodes: Episodes) -> float:
-    if episodes.support_x.is_cuda:
-        torch.cuda.synchronize(episodes.support_x.device)
+    if episodes.support_x.device.type != "cpu":
+        torch.accelerator.synchronize(episodes.support_x.device)
     return time.perf_counter()
 
 

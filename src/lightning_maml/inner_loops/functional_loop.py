@@ -29,6 +29,7 @@ ChunkSize = Count | Literal["auto"]
 
 _FASTEST_ON_CPU = 1e9  # bytes kept at once; with more a CPU is slower again (benchmarks/README.md)
 _TOLERANCE = 1e-6  # rounding in float64 stays below 1e-9, a wrong derivative rule above 1e-5
+_HAS_FLOAT64 = ("cpu", "cuda")  # MPS has none, nor have some devices of XPU
 
 
 class FunctionalLoop(ABC):
@@ -112,13 +113,16 @@ class FunctionalLoop(ABC):
         return size
 
     def _check(self, learner: Learner, episodes: Episodes, steps: int, objective: Objective) -> None:
-        """Compare the gradient of two tasks at once with that of the same two one by one, in float64, on a copy.
+        """Compare the gradient of two tasks at once with that of the same two one by one, in float64, on a copy; on the
+        CPU where the device has no float64.
 
         Raises:
             SettingError: if they disagree beyond rounding.
         """
-        learner = copy.deepcopy(learner).double().eval()  # without dropout, which draws differently for each task
-        some = Episodes(*(field[:2].double() if field.is_floating_point() else field[:2] for field in episodes))
+        device = episodes.support_x.device if episodes.support_x.device.type in _HAS_FLOAT64 else torch.device("cpu")
+        learner = copy.deepcopy(learner).to(device).double().eval()  # dropout would draw differently for each task
+        some = Episodes(*(field[:2].to(device) for field in episodes))
+        some = Episodes(*(field.double() if field.is_floating_point() else field for field in some))
         adaptation = Adaptation(learner, self._sgd, objective, steps)
         meta = _leaves(learner)
 
@@ -126,7 +130,7 @@ class FunctionalLoop(ABC):
             parts = [self.gradients(adaptation, meta, chunk, TaskRecord.empty(chunk.data, steps)) for chunk in chunks]
             return torch.stack([torch.cat([value.flatten() for value in part]) for part in parts]).sum(dim=0)
 
-        with torch.enable_grad(), torch.autocast(some.support_x.device.type, enabled=False):
+        with torch.enable_grad(), torch.autocast(device.type, enabled=False):
             singles: list[Chunk] = [SingleTask(learner, task) for task in some.tasks()]
             together = gradient(singles if self._chunk_size == 1 else [ManyTasks(learner, some)])
             apart = gradient([SingleTask(learner, task, nullcontext) for task in some.tasks()])

@@ -140,10 +140,11 @@ class _Generators:
     """The random state of the CPU and of a device."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device if device.type == "cuda" else None
+        self._device = device
+        self._module = None if device.type == "cpu" else torch.get_device_module(device)
 
     def state(self) -> tuple[Tensor, Tensor | None]:
-        on_device = None if self._device is None else torch.cuda.get_rng_state(self._device)
+        on_device = None if self._module is None else self._module.get_rng_state(self._device)
         return torch.get_rng_state(), on_device
 
     @contextmanager
@@ -158,5 +159,5 @@ class _Generators:
 
     def _set(self, state: tuple[Tensor, Tensor | None]) -> None:
         torch.set_rng_state(state[0])
-        if state[1] is not None and self._device is not None:
-            torch.cuda.set_rng_state(state[1], self._device)
+        if self._module is not None:
+            self._module.set_rng_state(state[1], self._device)

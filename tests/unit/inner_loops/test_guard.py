@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_maml.algorithms import MAML
-from lightning_maml.inner_loops import Objective, VectorizedLoop
+from lightning_maml.episodes import Episodes
+from lightning_maml.inner_loops import Objective, VectorizedLoop, functional_loop
 from lightning_maml.settings import SettingError
 from tests.tasks import classification, small_conv4
 from tests.unit.inner_loops.test_exact_loops import SGD
@@ -82,3 +83,45 @@ def test_single_tasks_need_no_network_that_can_be_batched() -> None:
     with pytest.raises(SettingError, match="cannot be batched"):
         train(VectorizedLoop(SGD), Branching())
     assert train(VectorizedLoop(SGD, chunk_size=1), Branching())[1] is not None
+
+
+class TensorOfApple(torch.Tensor):
+    """A tensor that says that it is on Apple's GPU, and as those has no float64."""
+
+    device = torch.device("mps")  # type: ignore[assignment]
+
+    def double(self) -> Tensor:  # type: ignore[override]
+        raise TypeError("the MPS framework doesn't support float64")
+
+    def to(self, device: torch.device) -> Tensor:  # type: ignore[override]
+        return self.as_subclass(torch.Tensor).to(device)
+
+
+class LearnerOfApple(MAML):
+    """The same of a learner."""
+
+    on = "mps"
+
+    def to(self, device: torch.device) -> "LearnerOfApple":  # type: ignore[override]
+        self.on = device.type
+        return self
+
+    def double(self) -> "LearnerOfApple":
+        if self.on == "mps":
+            raise TypeError("the MPS framework doesn't support float64")
+        return super().double()
+
+
+def test_the_guard_computes_on_the_cpu_where_the_device_has_no_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    def guard(network: nn.Module) -> None:
+        learner = LearnerOfApple(network.float())
+        episodes = Episodes(*(field.as_subclass(TensorOfApple) for field in classification(3)))
+        VectorizedLoop(SGD)._check(learner, episodes, 1, Objective.final(1))
+        assert learner.on == "mps"
+
+    guard(small_conv4())
+    with pytest.raises(SettingError, match="differs from that of single tasks"):
+        guard(Squared())
+    monkeypatch.setattr(functional_loop, "_HAS_FLOAT64", ("cpu", "cuda", "mps"))
+    with pytest.raises(TypeError, match="float64"):
+        guard(small_conv4())

@@ -1,0 +1,31 @@
+"""Which accelerator is taken, on machines that are not this one."""
+
+import logging
+import platform
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from lightning_maml.algorithms import make_trainer
+
+
+@pytest.fixture
+def _apple(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+
+
+def device_of(accelerator: str) -> str:
+    settings = {"_target_": "pytorch_lightning.Trainer", "accelerator": accelerator, "devices": 1, "logger": False}
+    return make_trainer(OmegaConf.create(settings)).strategy.root_device.type
+
+
+@pytest.mark.usefixtures("_apple")
+def test_auto_leaves_apples_gpu_alone_which_is_taken_by_name_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="lightning_maml"):
+        assert device_of("auto") == "cpu"
+        assert not caplog.messages
+        assert device_of("mps") == "mps"
+    assert len(caplog.messages) == 1 and "nobody has tried this project on mps" in caplog.messages[0]
