@@ -174,9 +174,11 @@ def _archives_kept(make: Any, aside: Path, root: Path) -> Iterator[None]:
                 fresh.symlink_to(kept)
             except OSError:  # Windows reserves symbolic links to administrators
                 os.link(kept, fresh)
+            links.append(fresh)
 
         return wrapped
 
+    links: list[Path] = []
     originals = [
         (module, name, getattr(module, name))
         for module in _modules_of(make)
@@ -190,6 +192,8 @@ def _archives_kept(make: Any, aside: Path, root: Path) -> Iterator[None]:
     finally:
         for module, name, download in originals:
             setattr(module, name, download)
+        for link in links:
+            link.unlink(missing_ok=True)  # else it counts as one of the dataset's own files
 
 
 def _modules_of(make: Any) -> list[Any]:

@@ -168,6 +168,20 @@ def test_what_a_transform_raises_is_not_taken_for_a_broken_dataset(
     assert state == {path: path.stat().st_mtime_ns for path in (prepared / "omniglot").iterdir()}
 
 
+def test_a_system_without_symbolic_links_prepares_the_same(
+    prepared: Path, requests: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError(errno.EINVAL, "A required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    root = tmp_path / "root"
+    ensure_prepared(omniglot(root), SETTING)
+    assert content(root) == content(prepared) and not broken_files(root / "omniglot", read_all=True)
+    assert all((root / "omniglot" / f"{name}.zip").is_file() for name in OmniglotClassDataset.zips_md5)
+    assert set(read_manifest(root / "omniglot") or ()) == set(FILES)
+
+
 def test_what_a_dataset_no_longer_has_does_not_make_it_broken_for_ever(prepared: Path, requests: list[str]) -> None:
     """As CIFAR-FS and FC100, which share a folder and a manifest, of which one is then deleted."""
     folder = prepared / "omniglot"
