@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from tests.integration.command import environment, fresh, tiny
@@ -11,6 +12,7 @@ from tests.integration.ends import rows
 from tests.paths import ROOT
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc to know which files are open")
 def test_a_run_on_windows_caches_trains_tests_and_draws(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         for shade in range(5):
