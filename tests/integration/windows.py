@@ -3,8 +3,10 @@
 What the project imports of others is imported before, and keeps what it has found.
 """
 
+import builtins
 import ctypes
 import errno
+import io
 import os
 import runpy
 import shutil
@@ -47,6 +49,8 @@ def become_windows() -> None:
     _refuse(
         ctypes, "CDLL", lambda name, *_: TypeError("LoadLibrary() argument 1 must be str") if name is None else None
     )
+    for module, name in ((builtins, "open"), (io, "open"), (os, "mkdir")):
+        _refuse(module, name, lambda path, *_: _error(errno.EINVAL, path) if _is_no_name(path) else None)
     _refuse(os, "open", lambda path, *_: _error(errno.EACCES, path) if Path(path).is_dir() else None)
     _refuse(os, "fsync", lambda number: None if _is_writable(number) else _error(errno.EBADF))
     _refuse(os, "symlink", lambda source, *_: _error(errno.EINVAL, source))
@@ -75,6 +79,10 @@ def _refuse(module: Any, name: str, reason: Callable[..., Exception | None]) -> 
 
 def _error(number: int, path: Any = None) -> OSError:
     return OSError(number, os.strerror(number), path)
+
+
+def _is_no_name(path: Any) -> bool:
+    return isinstance(path, str | os.PathLike) and not set('<>:"|?*').isdisjoint(os.fspath(path))
 
 
 def _is_writable(number: int) -> bool:
