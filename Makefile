@@ -44,8 +44,8 @@ results: $(STAMP) ## Run the published settings for BUDGET minutes, or go on wit
 	$(VENV)/bin/python benchmarks/results.py --budget $(BUDGET) $(ARGS)
 
 lock: $(LOCK) ## Rewrite requirements.txt from pyproject.toml
-	$(VENV)/bin/uv pip compile pyproject.toml --universal --group dev --extra joblib --extra submitit --extra ray --extra optuna --extra onnx --upgrade --no-header --no-annotate \
-		--quiet --output-file requirements.txt
+	$(VENV)/bin/uv pip compile --group run --group dev --universal --upgrade --no-header --no-annotate --quiet \
+		--output-file requirements.txt
 
 audit: $(LOCK) ## Ask for known advisories about everything in the lock (needs the network; fails if one cannot be asked about)
 	@$(VENV)/bin/uv tool run pip-audit@2.10.1 --strict --no-deps --disable-pip --progress-spinner off -r requirements.txt || \
@@ -67,6 +67,6 @@ $(LOCK): requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
 	@touch $@
 
-$(STAMP): $(LOCK) pyproject.toml
+$(STAMP): $(LOCK) pyproject.toml setup.py src/lightning_maml.pth
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
