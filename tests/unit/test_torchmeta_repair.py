@@ -19,6 +19,12 @@ def test_importing_lightning_maml_is_enough_for_torchmeta() -> None:
     assert python(code) == "1.8.0"
 
 
+def test_torchmeta_may_be_imported_first_where_the_project_is_installed() -> None:
+    code = "import torchmeta, sys; print(torchmeta.__version__, 'lightning_maml' in sys.modules)"
+    assert python(code) == "1.8.0 True"
+    assert python("import torch, sys; print('lightning_maml' in sys.modules)") == "False"
+
+
 def test_importing_lightning_maml_loads_nothing_heavy() -> None:
     assert (
         python("import sys, lightning_maml; print('torch' in sys.modules, 'torchmeta' in sys.modules)") == "False False"
@@ -55,5 +61,6 @@ def test_a_torchmeta_that_needs_no_repair_is_left_alone() -> None:
 
 
 def test_torchmeta_alone_fails_which_is_why_there_is_a_repair() -> None:
-    done = subprocess.run([sys.executable, "-c", "import torchmeta"], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode != 0
+    code = "import sys; sys.meta_path = [each for each in sys.meta_path if 'Repair' not in str(each)]; import torchmeta"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode != 0 and "_get_confirm_token" in done.stderr
