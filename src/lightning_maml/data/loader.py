@@ -40,6 +40,8 @@ class EpisodeLoader(BatchMetaDataLoader):  # type: ignore[misc]
             pin_memory=pin_memory,
         )
         if sys.platform == "linux":
+            if num_workers:
+                self.multiprocessing_context = "fork"  # with Python 3.14's, each worker would import PyTorch first
             self.worker_init_fn = _heed_the_parent_alone
         self.collate_fn: Any = _ToEpisodes(self.collate_fn)
 

@@ -147,7 +147,7 @@ def test_a_pickle_in_an_archive_runs_nothing(
 ) -> None:
     evil = pickle.dumps({"image_data": Runs(tmp_path / "ran"), "class_dict": {}})
     make = put(tmp_path / "data", name, {pickled: evil}, monkeypatch.setattr)
-    with pytest.raises(SettingError, match="a pickle in the archive would run pathlib.Path.touch|would run builtins"):
+    with pytest.raises(SettingError, match=r"a pickle in the archive would run (pathlib|builtins)\."):
         ensure_prepared(make, "data")
     assert not (tmp_path / "ran").exists()
 

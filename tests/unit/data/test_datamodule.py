@@ -16,7 +16,7 @@ from torch.utils.data import get_worker_info
 
 from lightning_maml.data import headline
 from lightning_maml.settings import SettingError
-from tests.paths import DATASET_PATH, HAS_OMNIGLOT, ROOT
+from tests.paths import DATASET_PATH, ROOT
 from tests.unit.data.test_tasks import glyphs, omniglot
 
 
@@ -94,7 +94,7 @@ def test_no_data_and_no_download(tmp_path: Path) -> None:
         absent(tmp_path, download=False).setup()
 
 
-@pytest.mark.skipif(not HAS_OMNIGLOT, reason="Omniglot is not in DATASET_PATH")
+@pytest.mark.omniglot
 @pytest.mark.parametrize("damage", ["truncated", "empty", "half the characters", "no HDF5 at all"])
 def test_a_half_written_dataset_is_recognized(tmp_path: Path, damage: str) -> None:
     shutil.copytree(DATASET_PATH / "omniglot", tmp_path / "omniglot")
@@ -136,7 +136,7 @@ def test_a_worker_is_deaf_to_a_cluster_from_its_birth() -> None:
         meta_batches = iter(glyphs(cache="none", num_workers=1).train_dataloader())
         for _ in range(2):
             (worker,) = set(multiprocessing.active_children()) - before
-            subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+            subprocess.run(["sh", "-c", f"kill -TERM {worker.pid}"], check=True)
             assert next(meta_batches).support_x.ndim == 5
         del meta_batches
 
