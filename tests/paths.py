@@ -4,6 +4,5 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-_DATA = Path(os.environ.get("DATASET_PATH") or "../shared/data")
-DATASET_PATH = _DATA if _DATA.is_absolute() else ROOT / _DATA
+DATASET_PATH = ROOT / (os.environ.get("DATASET_PATH") or "data")
 HAS_OMNIGLOT = (DATASET_PATH / "omniglot" / "data.hdf5").exists()

@@ -8,7 +8,7 @@ import torch
 
 from tests.integration.command import TINY, job_folder, run, tiny
 from tests.integration.refusals import CSV, refuse
-from tests.paths import DATASET_PATH, HAS_OMNIGLOT
+from tests.paths import DATASET_PATH
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_omniglot_absent_and_no_network(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "empty").rglob("*")] in ([], [".preparing.lock"])
 
 
-@pytest.mark.skipif(not HAS_OMNIGLOT, reason="Omniglot is not in DATASET_PATH")
+@pytest.mark.omniglot
 def test_a_half_written_dataset(tmp_path: Path) -> None:
     shutil.copytree(DATASET_PATH / "omniglot", tmp_path / "omniglot")
     file = tmp_path / "omniglot" / "data.hdf5"

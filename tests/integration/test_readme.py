@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import yaml
 
 from tests import torchmeta_files
 from tests.integration.command import environment, fresh, program, run, succeed, tiny
-from tests.paths import HAS_OMNIGLOT, ROOT
+from tests.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
@@ -36,15 +37,14 @@ REFERENCE = [
 ]
 
 
-def needs_omniglot(arguments: list[str]) -> bool:
-    return not any(
-        argument.startswith(("data=", "experiment=quickstart", "experiment=sinusoid")) for argument in arguments
-    )
+def with_data(arguments: list[str]) -> Any:
+    """The arguments as a parameter, marked where they leave the data as it is, Omniglot."""
+    others = ("data=", "experiment=quickstart", "experiment=sinusoid")
+    marks = () if any(argument.startswith(others) for argument in arguments) else (pytest.mark.omniglot,)
+    return pytest.param(arguments, marks=marks, id=" ".join(arguments))
 
 
 def run_with_less(arguments: list[str], folder: Path) -> str:
-    if needs_omniglot(arguments) and not HAS_OMNIGLOT:
-        pytest.skip("Omniglot is not in DATASET_PATH")
     if "hydra=joblib" in arguments:
         done = fresh(*LESS, f"hydra.sweep.dir={folder}", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -54,7 +54,7 @@ def run_with_less(arguments: list[str], folder: Path) -> str:
     return succeed(*arguments, *LESS, folder=folder)
 
 
-@pytest.mark.parametrize("arguments", RUNS, ids=" ".join)
+@pytest.mark.parametrize("arguments", map(with_data, RUNS))
 def test_a_command_of_the_readme(arguments: list[str], tmp_path: Path) -> None:
     if "data.root=PATH" in arguments:
         torchmeta_files.write("image_folder", tmp_path, samples=6)
@@ -75,16 +75,16 @@ def test_a_command_of_the_readme(arguments: list[str], tmp_path: Path) -> None:
     assert len(re.findall(r"Meta-test, \d+ tasks", output)) == jobs
 
 
-@pytest.mark.skipif(not HAS_OMNIGLOT, reason="Omniglot is not in DATASET_PATH")
+@pytest.mark.omniglot
 def test_the_readmes_way_to_prepare(tmp_path: Path) -> None:
     (line,) = [line for line in COMMANDS if "prepare.py" in line]
     done = program(*line.split()[1:], f"hydra.run.dir={tmp_path}")
     assert "4,112" in done.stdout and (tmp_path / "samples.png").exists()
 
 
-@pytest.mark.parametrize("arguments", REFERENCE)
-def test_a_command_of_the_reference(arguments: str, tmp_path: Path) -> None:
-    output = run_with_less(arguments.split(), tmp_path)
+@pytest.mark.parametrize("arguments", [with_data(line.split()) for line in REFERENCE])
+def test_a_command_of_the_reference(arguments: list[str], tmp_path: Path) -> None:
+    output = run_with_less(arguments, tmp_path)
     assert "train.pl_trainer.gpus=0 is now train.pl_trainer.accelerator=cpu" in output
     assert "Meta-test" in output
 
@@ -118,10 +118,9 @@ def test_the_readmes_table_lists_every_choice() -> None:
         }
 
 
+@pytest.mark.omniglot
 def test_a_dataset_yaml_pasted_from_the_reference(tmp_path: Path) -> None:
     """`${env:DATASET_PATH}`, no `_partial_`, capital booleans: as people have them."""
-    if not HAS_OMNIGLOT:
-        pytest.skip("Omniglot is not in DATASET_PATH")
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     node = yaml.safe_load((ROOT / "conf/data/omniglot.yaml").read_text())
     for split in ("train", "val", "test"):

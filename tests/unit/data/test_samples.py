@@ -16,7 +16,6 @@ from lightning_maml.data import Glyphs, ImageFolder
 from lightning_maml.data.samples import ClassSamples, RandomTransformsError, SampledTasks, mapped, materialize
 from lightning_maml.data.tasks import ClassTasks, TaskSampler
 from lightning_maml.settings import SettingError
-from tests.paths import HAS_OMNIGLOT
 from tests.unit.data.test_tasks import batches, glyphs, omniglot, same
 
 SPLITS = ("train", "val", "test")
@@ -43,9 +42,7 @@ def both(split: str, make: Any = glyphs, **settings: Any) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("seed", [0, 3])
-@pytest.mark.parametrize(
-    "make", [glyphs, pytest.param(omniglot, marks=pytest.mark.skipif(not HAS_OMNIGLOT, reason="no data"))]
-)
+@pytest.mark.parametrize("make", [glyphs, pytest.param(omniglot, marks=pytest.mark.omniglot)])
 def test_the_same_tasks_with_class_augmentations(make: Any, split: str, seed: int) -> None:
     extra = {} if make is omniglot else {"class_augmentations": [Rotation([90, 180, 270])]}
     cached, decoded = (

@@ -18,7 +18,7 @@ from lightning_maml.data import Glyphs, MetaDataModule
 from lightning_maml.data.generators import choose, task_samples, task_words
 from lightning_maml.data.tasks import TaskSampler
 from lightning_maml.episodes import Episodes
-from tests.paths import DATASET_PATH, HAS_OMNIGLOT, ROOT
+from tests.paths import DATASET_PATH, ROOT
 
 CATEGORICAL = {"_target_": "torchmeta.transforms.Categorical"}
 TO_TENSOR = {"_target_": "torchvision.transforms.ToTensor"}
@@ -279,7 +279,7 @@ def omniglot(**settings: Any) -> MetaDataModule:
     )
 
 
-@pytest.mark.skipif(not HAS_OMNIGLOT, reason="Omniglot is not in DATASET_PATH")
+@pytest.mark.omniglot
 class TestOmniglot:
     def test_rotations_are_classes_of_meta_training_alone(self) -> None:
         data = omniglot()
