@@ -54,7 +54,7 @@ def run_with_less(arguments: list[str], folder: Path) -> str:
     return succeed(*arguments, *LESS, folder=folder)
 
 
-@pytest.mark.parametrize("arguments", map(with_data, RUNS))
+@pytest.mark.parametrize("arguments", [with_data(arguments) for arguments in RUNS])
 def test_a_command_of_the_readme(arguments: list[str], tmp_path: Path) -> None:
     if "data.root=PATH" in arguments:
         torchmeta_files.write("image_folder", tmp_path, samples=6)
