@@ -43,9 +43,14 @@ bench: $(STAMP) ## Measure speed and exercise faults (needs Omniglot in DATASET_
 results: $(STAMP) ## Run the published settings for BUDGET minutes, or go on with them, and write RESULTS.md
 	$(VENV)/bin/python benchmarks/results.py --budget $(BUDGET) $(ARGS)
 
-lock: $(LOCK) ## Rewrite requirements.txt from pyproject.toml
-	$(VENV)/bin/uv pip compile --group run --group dev --universal --upgrade --no-header --no-annotate --quiet \
-		--output-file requirements.txt
+lock: $(LOCK) ## Rewrite requirements.txt from pyproject.toml, and repeat it there for uv sync
+	@mkdir -p $(VENV)/lock
+	sed '/^# The lock/,$$d' pyproject.toml >$(VENV)/lock/pyproject.toml
+	cd $(VENV)/lock && ../bin/uv pip compile pyproject.toml --universal --group dev --extra all --upgrade --no-header --no-annotate \
+		--quiet --output-file ../../requirements.txt
+	{ cat $(VENV)/lock/pyproject.toml; echo '# The lock: requirements.txt again, for uv sync; make lock writes both.'; echo '[tool.uv]'; \
+		echo 'constraint-dependencies = ['; sed 's/.*/    "&",/' requirements.txt; echo ']'; } >$(VENV)/lock/with-lock
+	mv $(VENV)/lock/with-lock pyproject.toml
 
 audit: $(LOCK) ## Ask for known advisories about everything in the lock (needs the network; fails if one cannot be asked about)
 	@$(VENV)/bin/uv tool run pip-audit@2.10.1 --strict --no-deps --disable-pip --progress-spinner off -r requirements.txt || \
