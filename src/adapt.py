@@ -28,6 +28,7 @@ def main(cfg: DictConfig) -> None:
     from lightning_maml.few_shot import FewShotLearner
     from lightning_maml.few_shot.folders import images_of, read_query, read_support
     from lightning_maml.few_shot.predictions import as_table, draw_predictions, write_predictions
+    from lightning_maml.files import all_or_none
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     if cfg.onnx and cfg.transductive:
@@ -42,14 +43,15 @@ def main(cfg: DictConfig) -> None:
     with images_of("query"):
         predictions = classifier.classify(queries)
     written = []
-    if not classifier.transductive:
-        classifier.save(folder / "classifier.pt")
-        written.append("classifier.pt")
-    if cfg.onnx:
-        difference = classifier.export_onnx(folder / "classifier.onnx")
-        written.append(f"classifier.onnx (its probabilities are PyTorch's within {difference:.0e})")
-    write_predictions(queries, predictions, truth, classifier.classes, folder / "predictions.csv")
-    draw_predictions(queries, predictions, truth, folder / "predictions.png")
+    with all_or_none(folder) as aside:
+        if not classifier.transductive:
+            classifier.save(aside / "classifier.pt")
+            written.append("classifier.pt")
+        if cfg.onnx:
+            difference = classifier.export_onnx(aside / "classifier.onnx")
+            written.append(f"classifier.onnx (its probabilities are PyTorch's within {difference:.0e})")
+        write_predictions(queries, predictions, truth, classifier.classes, aside / "predictions.csv")
+        draw_predictions(queries, predictions, truth, aside / "predictions.png")
     log.info("\n%s", as_table(predictions, truth, classifier.classes))
     log.info("in %s: %s", shown(str(folder)), ", ".join(["predictions.csv", "predictions.png", *written]))
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
@@ -52,6 +53,15 @@ def replacing(
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)
         raise
+
+
+@contextmanager
+def all_or_none(folder: Path) -> Iterator[Path]:
+    """A folder to write files into, which take their places in `folder` once all of them are there."""
+    with TemporaryDirectory(dir=folder, prefix=".") as aside:
+        yield Path(aside)
+        for file in sorted(Path(aside).iterdir()):
+            file.replace(folder / file.name)
 
 
 def _aside(path: Path) -> Path:

@@ -8,9 +8,15 @@ from pathlib import Path
 _MANY = 9  # settings, more than a line has room for
 
 
+def printable(text: object) -> str:
+    """A text without what would steer a terminal, or cannot be written: control characters, marks of direction and
+    halves of characters stand as Python writes them, such as `\\x1b`."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(text))
+
+
 def one_line(error: BaseException) -> str:
-    """An error's message with its line breaks folded."""
-    return " ".join(str(error).split())
+    """An error's message with its line breaks folded, and printable."""
+    return printable(" ".join(str(error).split()))
 
 
 class SettingError(ValueError):

@@ -1,5 +1,7 @@
 """Files of strangers, given to the programs: what would run code is refused in one line, and does not run."""
 
+import csv
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -80,3 +82,63 @@ def test_a_runs_folder_whose_configuration_would_run_code(tmp_path: Path) -> Non
     assert not (tmp_path / "ran").exists() and not (tmp_path / "picture.png").exists()
     assert done.returncode == 1 and done.stderr.startswith(f"error: RUN={tmp_path}/one: its .hydra/config.yaml cannot")
     assert len(done.stderr.splitlines()) == 1
+
+
+NAMES = ("=cmd|' calc'!A0", "@a", "[red]b[bold]", "\x1b[31mc", "$\\frac{d}$", "e\n\u202ef", "-1", "g" * 100)
+
+
+def test_names_of_folders_are_no_formulas_commands_or_markup(tmp_path: Path) -> None:
+    for name in NAMES:
+        for kind in ("support", "query"):
+            (tmp_path / kind / name).mkdir(parents=True)
+            shutil.copy(ROOT / "docs/fits.png", tmp_path / kind / name / "1.png")
+    folders = [f"{kind}={tmp_path}/{kind}" for kind in ("support", "query")]
+    done = program("src/adapt.py", f"ckpt={OURS}", *folders, f"output={tmp_path}/out")
+    assert done.returncode == 0, done.stderr
+    assert all(line.isprintable() for line in (done.stdout + done.stderr).splitlines())
+    assert "[red]b[bold]" in done.stdout and r"\x1b[31mc" in done.stdout and r"e\n\u202ef" in done.stdout
+    with (tmp_path / "out/predictions.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert {row[2] for row in rows} == {f"'{name}" if name[0] in "=@-" else name for name in NAMES}
+    assert not [cell for row in (header, *rows) for cell in row if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *(".hydra", "adapt.log", "predictions.csv", "predictions.png", "classifier.pt")
+    }
+
+
+def test_where_one_file_cannot_be_written_none_is(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for kind in ("support", "query"):
+            (tmp_path / kind / name).mkdir(parents=True)
+            shutil.copy(ROOT / "docs/fits.png", tmp_path / kind / name / "1.png")
+    (tmp_path / "query/b/1.png").unlink()
+    os.mkfifo(tmp_path / "query/b/1.png")
+    folders = [f"{kind}={tmp_path}/{kind}" for kind in ("support", "query")]
+    done = program("src/adapt.py", f"ckpt={OURS}", *folders, f"output={tmp_path}/out")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"error: query={tmp_path}/query/b/1.png: this file is no file")
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {".hydra", "adapt.log"}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "config"),
+    [
+        ("task,outer_accuracy\n0,many\n", "data: {datamodule: {nway: 5}}"),
+        ("task\n0\n", "data: {datamodule: {nway: 5}}"),
+        ("task,outer_accuracy\n0\n", "data: {datamodule: {nway: 5}}"),
+        ("task,outer_accuracy\n0,0.5\n", "data: {datamodule: {nway: '${nowhere}'}}"),
+        ("task,outer_accuracy\n0,0.5\n", "data: {datamodule: {nway: '${'}}"),
+        ("task,outer_accuracy\n0,0.5\n", "data: &a {datamodule: *a}"),
+        ("task,outer_accuracy\n0,0.5\n", "data: [" * 2000),
+        ("task,outer_accuracy\n0,\xff\x1b[31m\n", "data: {datamodule: {nway: 5}}"),
+        ('\0\n"', "data: {datamodule: {nway: 5}}"),
+    ],
+)
+def test_a_runs_folder_of_garbage(tmp_path: Path, tasks: str, config: str) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / ".hydra").mkdir(parents=True)
+        (tmp_path / name / "tasks.csv").write_text(tasks, encoding="latin-1")
+        (tmp_path / name / ".hydra/config.yaml").write_text(config)
+    done = program("src/compare.py", f"{tmp_path}/one", f"{tmp_path}/two", "--output", f"{tmp_path}/picture.png")
+    assert done.returncode == 1 and not (tmp_path / "picture.png").exists()
+    assert done.stderr.startswith(f"error: RUN={tmp_path}/one: its ") and done.stderr[:-1].isprintable(), done.stderr

@@ -1,7 +1,8 @@
 """Finished runs against each other, task by task: runs with the same `eval_seed` are tested on the same tasks."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.markup import escape
 from rich.table import Table
 from scipy import stats
 from yaml import YAMLError
 
 from lightning_maml.callbacks.pictures import BLUE, finish
 from lightning_maml.files import save_figure
-from lightning_maml.settings import SettingError, one_line
+from lightning_maml.settings import SettingError, one_line, printable
 
 _SAME = ("eval_seed", "nway", "kshot", "datasets")  # what decides the tasks of a test
 
@@ -57,7 +60,7 @@ def compare(runs: Sequence[Path]) -> tuple[str, list[Difference]]:
                 "RUN", run, f"it was tested on other tasks than {runs[0]}: {what} differs; test it again"
             )
     metric = "outer_accuracy" if all("outer_accuracy" in known[0] for known in tasks) else "outer_loss"
-    values = [np.array([float(task[metric]) for task in known]) for known in tasks]
+    values = [_values(run, known, metric) for run, known in zip(runs, tasks, strict=True)]
     return metric, [_difference(name, one, values[0]) for name, one in zip(_names(runs), values, strict=True)]
 
 
@@ -66,13 +69,13 @@ def _names(runs: Sequence[Path]) -> list[str]:
     overrides = [_overrides(run) for run in runs]
     shared = set(overrides[0]).intersection(*overrides[1:])
     names = [", ".join(one for one in each if one not in shared) for each in overrides]
-    return [name or str(run) if names.count(name) == 1 else str(run) for name, run in zip(names, runs, strict=True)]
+    return [name if name and names.count(name) == 1 else printable(run) for name, run in zip(names, runs, strict=True)]
 
 
 def _overrides(run: Path) -> list[str]:
     """As they were typed: what a `${…}` stands for here is not what it stood for then."""
     typed: Any = OmegaConf.to_container(_read(run, "overrides.yaml") or OmegaConf.create([]), resolve=False)
-    return [str(one) for one in typed]
+    return [printable(one) for one in typed]
 
 
 def _difference(name: str, values: np.ndarray, first: np.ndarray) -> Difference:
@@ -98,11 +101,11 @@ def comparison_table(metric: str, differences: Sequence[Difference]) -> Table:
     for one in differences:
         mean = f"{form.format(one.mean)} ± {form.format(one.ci95)}"
         if one.difference is None or one.difference_ci95 is None or one.p_value is None:
-            table.add_row(one.name, mean, "", "")
+            table.add_row(escape(one.name), mean, "", "")
             continue
         sign = "+" if one.difference >= 0 else "−"
         difference = f"{sign}{form.format(abs(one.difference))} ± {form.format(one.difference_ci95)}"
-        table.add_row(one.name, mean, difference, f"{one.p_value:.2g}")
+        table.add_row(escape(one.name), mean, difference, f"{one.p_value:.2g}")
     return table
 
 
@@ -116,10 +119,12 @@ def draw_comparison(metric: str, differences: Sequence[Difference], path: Path) 
     means, halves = np.array(values).T
     axes.errorbar(means, places, xerr=halves, fmt="o", color=BLUE, capsize=4)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(places, [one.name for one in others])
+    axes.set_yticks(places, [one.name for one in others], parse_math=False)
     axes.set_ylim(len(others) - 0.5, -0.5)
     finish(axes, f"difference of {_words(metric)}", "", percent_x=metric == "outer_accuracy")
-    axes.set_title(f"Against {differences[0].name}, on the same tasks (bars: 95 % interval)", fontsize=10)
+    axes.set_title(
+        f"Against {differences[0].name}, on the same tasks (bars: 95 % interval)", fontsize=10, parse_math=False
+    )
     save_figure(figure, path)
 
 
@@ -131,11 +136,39 @@ def _tasks(run: Path) -> list[dict[str, str]]:
     path = run / "tasks.csv"
     if not path.is_file():
         raise SettingError("RUN", run, "there is no tasks.csv in it; give the folder of a run that was tested")
-    with path.open(newline="") as file:
+    with _readable(run, path.name), path.open(newline="", encoding="utf-8") as file:
         tasks = list(csv.DictReader(file))
     if not tasks:
         raise SettingError("RUN", run, "its tasks.csv is empty; test it again")
     return tasks
+
+
+def _values(run: Path, tasks: Sequence[dict[str, str]], metric: str) -> np.ndarray:
+    with _readable(run, "tasks.csv"):
+        return np.array([float(task[metric]) for task in tasks])
+
+
+@contextmanager
+def _readable(run: Path, name: str) -> Iterator[None]:
+    """Say of what is raised within that a file of the run's is none of ours.
+
+    Raises:
+        SettingError: naming the file.
+    """
+    try:
+        yield
+    except (
+        YAMLError,
+        OmegaConfBaseException,
+        csv.Error,
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        RecursionError,
+    ) as error:
+        remedy = f"its {name} cannot be read ({one_line(error)[:200]}); give another run"
+        raise SettingError("RUN", run, remedy) from error
 
 
 def _facts(run: Path) -> dict[str, Any]:
@@ -143,21 +176,19 @@ def _facts(run: Path) -> dict[str, Any]:
     cfg = _read(run, "config.yaml")
     if cfg is None:
         raise SettingError("RUN", run, "there is no .hydra/config.yaml in it; give the whole folder of a run")
-    node = OmegaConf.select(cfg, "data.datamodule")
-    if not isinstance(node, DictConfig):
+    with _readable(run, ".hydra/config.yaml"):
+        node = OmegaConf.select(cfg, "data.datamodule")
+        data: Any = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else None
+    if data is None:
         raise SettingError("RUN", run, "its .hydra/config.yaml has no data.datamodule; give the folder of a run")
-    data: Any = OmegaConf.to_container(node, resolve=True)
     return {name: _of_test(data.get(name)) for name in _SAME}
 
 
 def _read(run: Path, name: str) -> Any:
     """A YAML file in a run's `.hydra/`, plain values only; None if there is none."""
     path = run / ".hydra" / name
-    try:
+    with _readable(run, f".hydra/{name}"):
         return OmegaConf.load(path) if path.is_file() else None
-    except (YAMLError, OSError, ValueError) as error:
-        remedy = f"its .hydra/{name} cannot be read ({one_line(error)}); give another run"
-        raise SettingError("RUN", run, remedy) from error
 
 
 def _of_test(value: Any) -> Any:

@@ -12,8 +12,8 @@ from torchmeta.utils.data import ClassDataset, CombinationMetaDataset, Dataset
 
 from lightning_maml.arguments import Seed, checked
 from lightning_maml.data.generators import SPLITS
-from lightning_maml.data.images import ENDINGS, ImageFileError, as_mode, check_image, open_image
-from lightning_maml.settings import SettingError
+from lightning_maml.data.images import ENDINGS, ImageFileError, as_mode, check_image, named_in_unicode, open_image
+from lightning_maml.settings import SettingError, printable
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def _folders_of_split(root: Path, split: str, ratio: Sequence[float], seed: int)
 
 def _classes(folder: Path) -> list[Path]:
     found = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    classes = sorted(found, key=lambda path: path.name)  # paths of Windows would be ordered by their small letters
+    classes = named_in_unicode(found, "data.root")
     if not classes:
         raise SettingError("data.root", folder, "it has no sub-folders; each class is one, with its images in it")
     return classes
@@ -155,7 +155,7 @@ def _classes(folder: Path) -> list[Path]:
 def _images(folder: Path, *, skip_unreadable: bool) -> list[Path]:
     """The images of a class, by name, each opened to see that it is one."""
     images = []
-    for path in sorted(folder.iterdir(), key=lambda path: path.name):
+    for path in named_in_unicode(folder.iterdir(), "data.root"):
         if path.suffix.lower() not in ENDINGS or path.name.startswith("."):
             continue
         try:
@@ -163,7 +163,7 @@ def _images(folder: Path, *, skip_unreadable: bool) -> list[Path]:
         except ImageFileError as error:
             if not skip_unreadable:
                 raise _no_image(error) from error
-            log.warning("%s is no image and is left out", path)
+            log.warning("%s is no image and is left out", printable(path))
         else:
             images.append(path)
     if not images:

@@ -1,15 +1,18 @@
 """Image files, whatever they are like: upright, in memory, in grey or in colour."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 
-from lightning_maml.settings import one_line
+from lightning_maml.settings import SettingError, one_line
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+EpsImagePlugin.gs_binary = False  # Pillow starts Ghostscript for PostScript, whoever opens it, whatever its name
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises over files
 
 
@@ -41,10 +44,25 @@ def check_image(path: Path) -> None:
         pass
 
 
+def named_in_unicode(paths: Iterable[Path], setting: str) -> list[Path]:
+    """Files or folders by name; all their paths are texts that can be written.
+
+    Raises:
+        SettingError: for a name that is not UTF-8.
+    """
+    named = sorted(paths, key=lambda path: path.name)  # paths of Windows would be ordered by their small letters
+    for path in named:
+        if any("\ud800" <= one <= "\udfff" for one in str(path)):
+            raise SettingError(setting, path, "this name is not UTF-8; rename it")
+    return named
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
+    if not path.is_file():  # a pipe would be waited for
+        raise ImageFileError(path, "no file" if os.path.lexists(path) else "not there")
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=_FORMATS) as file:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and file.width * file.height > limit:  # Pillow itself refuses twice as many
                 raise ImageFileError(path, f"too large: {file.width}×{file.height} pixels, more than {limit:,}")
@@ -52,8 +70,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except ImageFileError:
         raise
     except _UNREADABLE as error:
-        reason = "not there" if isinstance(error, FileNotFoundError) else f"no image ({one_line(error)})"
-        raise ImageFileError(path, reason) from error
+        raise ImageFileError(path, f"no image ({one_line(error)})") from error
 
 
 def as_mode(image: Image.Image, mode: str) -> Image.Image:

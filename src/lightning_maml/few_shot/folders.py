@@ -4,7 +4,7 @@ from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning_maml.data import ENDINGS, ImageFileError
+from lightning_maml.data import ENDINGS, ImageFileError, named_in_unicode
 from lightning_maml.settings import SettingError
 
 
@@ -17,12 +17,12 @@ def read_support(folder: str) -> tuple[list[Path], list[str]]:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise SettingError("support", folder, "there is no such folder; give one whose sub-folders are the classes")
-    classes = _folders(root)
+    classes = _folders(root, "support")
     if not classes:
         raise SettingError("support", folder, "it has no sub-folders; each class is one, with its images in it")
     images, labels = [], []
     for path in classes:
-        found = _images(path)
+        found = _images(path, "support")
         if not found:
             raise SettingError("support", path, f"a class without images ({', '.join(ENDINGS)}); add some or remove it")
         images += found
@@ -41,12 +41,12 @@ def read_query(query: Sequence[str], classes: Container[str]) -> tuple[list[Path
     for one in query:
         path = Path(one).expanduser()
         if path.is_dir():
-            for folder in (path, *_folders(path)):
-                found = _images(folder)
+            for folder in (path, *_folders(path, "query")):
+                found = _images(folder, "query")
                 images += found
                 truth += [folder.name if folder != path and folder.name in classes else None] * len(found)
         elif path.is_file():
-            images.append(path)
+            images += named_in_unicode([path], "query")
             truth.append(None)
         else:
             raise SettingError("query", one, "there is no such file or folder; give images, or a folder of them")
@@ -68,13 +68,11 @@ def images_of(setting: str) -> Iterator[None]:
         raise SettingError(setting, error.path, f"this file is {error.reason}; remove it or replace it") from error
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _folders(root: Path, setting: str) -> list[Path]:
+    found = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return named_in_unicode(found, setting)
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_file() and path.suffix.lower() in ENDINGS and not path.name.startswith(".")
-    )
+def _images(folder: Path, setting: str) -> list[Path]:
+    found = (path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and not path.name.startswith("."))
+    return named_in_unicode((path for path in found if not path.is_dir()), setting)

@@ -13,6 +13,7 @@ from lightning_maml.callbacks.pictures import RIGHT, WRONG
 from lightning_maml.data import open_image
 from lightning_maml.few_shot.classifier import Label, Prediction
 from lightning_maml.files import replacing, save_figure
+from lightning_maml.settings import printable
 
 _DRAWN = 48
 _COLUMNS = 8
@@ -25,13 +26,20 @@ def write_predictions(
     classes: Sequence[Label],
     path: Path,
 ) -> None:
-    """A line for each image: its file, the class predicted, the true one where it is known, and each probability."""
+    """A line for each image: its file, the class predicted, the true one where it is known, and each probability.
+
+    A name that a spreadsheet would take for a formula has an apostrophe before it.
+    """
     with replacing(path, newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "class", "truth", *(f"p({label})" for label in classes)])
         for name, prediction, known in zip(files, predictions, truth, strict=True):
             row = [f"{prediction.probabilities[label]:.6f}" for label in classes]
-            writer.writerow([name, prediction.label, known or "", *row])
+            writer.writerow([*map(_cell, (name, prediction.label, known or "")), *row])
+
+
+def _cell(name: object) -> str:
+    return f"'{name}" if str(name).startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else str(name)
 
 
 def as_table(predictions: Sequence[Prediction], truth: Sequence[str | None], classes: Sequence[Label]) -> str:
@@ -43,7 +51,7 @@ def as_table(predictions: Sequence[Prediction], truth: Sequence[str | None], cla
         table.add_column(column, justify="right")
     for label in classes:
         own = [one.probability for one in predictions if one.label == label]
-        row = [escape(str(label)), str(len(own)), f"{sum(own) / len(own):.0%}" if own else ""]
+        row = [escape(printable(label)), str(len(own)), f"{sum(own) / len(own):.0%}" if own else ""]
         if any(is_known):
             images = [one for one, known in zip(predictions, truth, strict=True) if known == label]
             row.append(f"{sum(one.label == label for one in images)} of {len(images)}")
@@ -74,7 +82,7 @@ def draw_predictions(
         mark, colour = "", "black"
         if known is not None:
             mark, colour = (" ✓", RIGHT) if known == prediction.label else (" ✗", WRONG)
-        name = str(prediction.label)
+        name = printable(prediction.label)
         short = name if len(name) <= 14 else f"{name[:13]}…"
         axes.set_title(f"{short}\n{prediction.probability:.0%}{mark}", color=colour, fontsize=9, parse_math=False)
     count = f"the first {shown} of {len(files)} images" if shown < len(files) else f"{shown} images"

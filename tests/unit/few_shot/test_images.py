@@ -1,5 +1,6 @@
 """Whatever a person's image files are like, the network sees what the person sees."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torchvision import transforms
 from lightning_maml.data import ImageFileError
 from lightning_maml.few_shot import Preprocessing
 from lightning_maml.few_shot.folders import read_query, read_support
-from lightning_maml.settings import SettingError
+from lightning_maml.settings import SettingError, one_line
 
 GREY = Preprocessing((1, 4, 6), [transforms.ToTensor()])
 COLOUR = Preprocessing((3, 4, 6), [transforms.ToTensor()])
@@ -34,6 +35,51 @@ def test_exif_rotation_is_undone(tmp_path: Path) -> None:
     exif[0x0112] = 6  # to be turned by 270 degrees
     Image.fromarray(np.rot90(PICTURE).copy()).save(tmp_path / "a.png", exif=exif)
     torch.testing.assert_close(GREY([tmp_path / "a.png"])[0], EXPECTED)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 4\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_postscript_starts_no_program_whoever_opens_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "a.png").write_bytes(POSTSCRIPT)
+    with pytest.raises(ImageFileError, match="no image"):
+        GREY([tmp_path / "a.png"])
+    with Image.open(tmp_path / "a.png") as image, pytest.raises(OSError, match="Ghostscript"):
+        image.load()  # as torchmeta's and torchvision's datasets do
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "loop", "dangling"])
+def test_what_is_no_file_is_neither_waited_for_nor_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "support" / "a" / "x.png"
+    path.parent.mkdir(parents=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path if kind == "loop" else tmp_path / "nowhere")
+    with pytest.raises(ImageFileError, match=r"x\.png is no file"):
+        GREY([path])
+    if kind == "folder":
+        with pytest.raises(SettingError, match="a class without images"):
+            read_support(str(tmp_path / "support"))
+    else:
+        assert read_support(str(tmp_path / "support"))[0] == [path]  # to be refused when it is opened
+
+
+@pytest.mark.parametrize("place", ["a\udcff/1.png", "a/\udcff.png"])
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "support" / place
+    path.parent.mkdir(parents=True)
+    Image.fromarray(PICTURE).save(path, format="PNG")
+    for setting, read in (("support", read_support), ("query", lambda folder: read_query([folder], "a"))):
+        with pytest.raises(SettingError, match=rf"{setting}=.*: this name is not UTF-8") as refused:
+            read(str(tmp_path / "support"))
+        assert r"\udcff" in one_line(refused.value).encode().decode()
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1"])
