@@ -1,6 +1,6 @@
-# make train · make test · make lint · make bench · make results · make lock · make audit · make licences · make demo · make help: each builds .venv from the lock when it must.
+# make train · make test · make lint · make bench · make gpu · make results · make lock · make audit · make licences · make demo · make help: each builds .venv from the lock when it must.
 .DEFAULT_GOAL := help
-.PHONY: help train demo test lint bench results lock audit licences venv clean
+.PHONY: help train demo test lint bench gpu results lock audit licences venv clean
 SHELL := /bin/sh
 
 VENV := .venv
@@ -39,6 +39,9 @@ lint: $(STAMP) ## Check format (ruff), types (mypy, for Linux, macOS and Windows
 bench: $(STAMP) ## Measure speed and exercise faults (needs Omniglot in DATASET_PATH; about half an hour)
 	$(VENV)/bin/python benchmarks/loader.py
 	$(VENV)/bin/python benchmarks/faults.py
+
+gpu: $(STAMP) ## Everything that a GPU is wanted for, in nine minutes: tests, speed, memory, a training; writes experiments/gpu.json
+	$(VENV)/bin/python benchmarks/gpu.py $(ARGS)
 
 results: $(STAMP) ## Run the published settings for BUDGET minutes, or go on with them, and write RESULTS.md
 	$(VENV)/bin/python benchmarks/results.py --budget $(BUDGET) $(ARGS)

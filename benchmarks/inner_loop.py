@@ -5,7 +5,9 @@
 A, B, A, B …: every contender is run in turn; medians of the rounds. "of the limit": the larger of the model's FLOPs
 over the measured rate of matrix products, and the bytes that operations touch (the fewer of `higher` and `vectorized`)
 over the measured rate of copies, over the time taken. The relative error of the gradient is against higher's, in
-float64, on two tasks. The last line is one JSON object.
+float64, on two tasks. On a GPU also how long the host is busy with a meta-update (if that is most of the time, the GPU
+waits for it), and how often it waits for the GPU meanwhile. After each shape a JSON object of all so far; the last line
+is one.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import contextlib
 import json
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -61,6 +64,7 @@ class Shape(NamedTuple):
 
 
 SHAPES = {
+    0: Shape(2, 3, 1, 1, 1, (1, 16, 16), 4),  # to see that everything runs
     1: Shape(32, 5, 1, 1, 1, (1, 28, 28), 64),
     2: Shape(32, 5, 5, 15, 5, (1, 28, 28), 64),
     3: Shape(16, 20, 1, 1, 5, (1, 28, 28), 64),
@@ -114,6 +118,23 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def host_of(run: Callable[[], Any], device: torch.device) -> dict[str, float]:
+    """Seconds until a meta-update is queued, and how often the host waits for the GPU in it; nothing on a CPU."""
+    if device.type != "cuda":
+        return {}
+    _synchronize(device)
+    started = time.perf_counter()
+    run()
+    busy = time.perf_counter() - started
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        run()
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [one for one in caught if str(one.message).startswith("called a synchronizing")]
+    return {"seconds": busy, "synchronizations": len(waits)}
+
+
 class Bytes(TorchDispatchMode):
     """Sums up the bytes that operations read and write."""
 
@@ -157,16 +178,15 @@ def errors_of(shape: Shape, device: torch.device, names: list[str]) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--shapes", type=int, nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--shapes", type=int, nargs="+", choices=SHAPES, default=[1, 2, 3, 4, 5])
     parser.add_argument("--seconds", type=float, default=60, help="for the rounds of each shape; at least three rounds")
     parser.add_argument("--only", nargs="+", metavar="LOOP", help="names of the table; higher's is always there")
     parser.add_argument("--precision", choices=("float32", "tf32", "bf16"), default="float32")
     arguments = parser.parse_args()
     keep_freed_memory()
     device, console, result = torch.device(arguments.device), Console(width=120), {}
-    if arguments.precision == "tf32":
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("high" if arguments.precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = arguments.precision == "tf32"  # PyTorch's default is True
     bf16 = arguments.precision == "bf16"
     for number in arguments.shapes:
         shape = SHAPES[number]
@@ -188,10 +208,13 @@ def main() -> None:
             while time.perf_counter() - started < arguments.seconds or len(times["higher"]) < 3:
                 for name in [one for one in runs if one not in slow]:
                     times[name].append(seconds(runs[name], device))
+            hosts = {name: host_of(run, device) for name, run in runs.items()}
         medians = {name: statistics.median(values) for name, values in times.items()}
         best_peer = min((medians[name] for name in medians if name not in OURS), default=float("nan"))
         table = Table(title=f"{number}: {shape}, {arguments.precision}; medians of {len(times['higher'])} rounds")
-        for column in ("loop", "tasks / s", "of the best peer", "× higher", "of the limit", "gradient error"):
+        of_host = ("host ms", "waits") if device.type == "cuda" else ()
+        columns = ("loop", "tasks / s", "of the best peer", "× higher", "of the limit", "gradient error")
+        for column in (*columns, *of_host):
             table.add_column(column, justify="left" if column == "loop" else "right")
         for name, median in medians.items():
             table.add_row(
@@ -201,11 +224,19 @@ def main() -> None:
                 f"{medians['higher'] / median:.2f}",
                 f"{limit / median:.2f}",
                 f"{errors[name]:.0e}",
+                *(f"{value * scale:,.0f}" for value, scale in zip(hosts[name].values(), (1e3, 1), strict=False)),
             )
         console.print(table)
         console.print(f"not installed: {', '.join(missing)}" if missing else "")
-        result[str(shape)] = {"seconds": medians, "limit_s": limit, "errors": errors, "rounds": len(times["higher"])}
-    print(json.dumps({"device": str(device), "precision": arguments.precision, "shapes": result}))
+        of_shape = {
+            "seconds": medians,
+            "limit_s": limit,
+            "errors": errors,
+            "rounds": len(times["higher"]),
+            "host": hosts,
+        }
+        result[str(shape)] = of_shape
+        print(json.dumps({"device": str(device), "precision": arguments.precision, "shapes": result}), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,17 @@
 
     python benchmarks/memory.py [--device cuda]
 
-Each measurement is a process of its own: the peak above the level before the first meta-batch, tasks one by one, 5-way
-5-shot, 15 queries, 28×28, Conv4-64. The times of the recomputing and the unrolled loop are taken in turn in one
-process.
-The last line is one JSON object.
+The peak above the level before the first meta-batch, on a CPU each in a process of its own; tasks one by one, 5-way
+5-shot, 15 queries, 28×28, Conv4-64. The times of the recomputing and the unrolled loop are taken in turn. The last line
+is one JSON object.
 """
 
 import argparse
+import ctypes
 import json
-import os
+import multiprocessing
 import resource
 import statistics
-import subprocess
-import sys
 from functools import partial
 from typing import Any
 
@@ -28,63 +26,65 @@ from lightning_maml.inner_loops import HigherLoop, Objective, RecomputeLoop
 
 SGD = partial(torch.optim.SGD, lr=LR)
 LOOPS: dict[str, Any] = {"higher": HigherLoop, "recompute": RecomputeLoop}
-# Tensors go back to the kernel when they are freed, so that the resident size is what is in use.
-_HONEST = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-STEPS = (5, 50)
-SHAPE = SHAPES[2]._replace(tasks=1)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
-def prepared(name: str, steps: int, device: torch.device, shape: Shape = SHAPE) -> Any:
+def prepared(name: str, steps: int, device: torch.device, shape: Shape) -> Any:
     loop, learner = LOOPS[name](SGD), MAML(network_of(shape, device))
     episodes, objective = episodes_of(shape, device), Objective.final(steps)
     return lambda: loop(learner, episodes, steps=steps, objective=objective)
 
 
-def peak(name: str, steps: int, device: torch.device) -> float:
-    """Megabytes above the level before the first meta-batch, in this process."""
-    run = prepared(name, steps, device)
+def peak(name: str, steps: int, device: torch.device, shape: Shape) -> float:
+    """Megabytes above the level before the first meta-batch; on a CPU, in a process that has computed nothing yet."""
     if device.type == "cuda":
+        run = prepared(name, steps, device, shape)
+        torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         run()
         return (torch.cuda.max_memory_allocated(device) - before) / 1e6
-    prepared("higher", 0, device)()  # what the first forward pass of any loop brings along
+    # Tensors go back to the kernel when they are freed, so that the resident size is what is in use.
+    for threshold in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+        ctypes.CDLL(None).mallopt(threshold, 65536)
+    run = prepared(name, steps, device, shape)
+    prepared("higher", 0, device, shape)()  # what the first forward pass of any loop brings along
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     run()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
 
 
+def in_a_fork(*arguments: Any) -> float:
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply(peak, arguments)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--one", nargs=2, metavar=("LOOP", "STEPS"), help="print the peak of one measurement")
+    parser.add_argument("--shape", type=int, choices=SHAPES, default=2, help="of inner_loop.py")
+    parser.add_argument("--steps", type=int, nargs=2, default=(5, 50))
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    if arguments.one:
-        print(peak(arguments.one[0], int(arguments.one[1]), device))
-        return
-    peaks: dict[str, dict[int, float]] = {name: {} for name in LOOPS}
-    for name in LOOPS:
-        for steps in STEPS:
-            command = [sys.executable, __file__, "--device", arguments.device, "--one", name, str(steps)]
-            done = subprocess.run(command, env=_HONEST, capture_output=True, text=True, check=True)
-            peaks[name][steps] = float(done.stdout)
-    runs = {name: prepared(name, 5, device) for name in LOOPS}
+    device, (few, many) = torch.device(arguments.device), arguments.steps
+    shape, measure = SHAPES[arguments.shape]._replace(tasks=1), peak if device.type == "cuda" else in_a_fork
+    peaks = {name: {steps: measure(name, steps, device, shape) for steps in (few, many)} for name in LOOPS}
+    runs = {name: prepared(name, few, device, shape) for name in LOOPS}
     times: dict[str, list[float]] = {name: [] for name in LOOPS}
     for _ in range(9):
         for name, run in runs.items():
             times[name].append(seconds(run, device))
     ratio = statistics.median(b / a for a, b in zip(times["higher"][1:], times["recompute"][1:], strict=True))
-    table = Table(title=f"Peak memory in MB above the level before; {SHAPE._replace(tasks=1)}".replace(", 5 steps", ""))
+    named = str(shape).replace(f", {shape.steps} steps", "")
+    table = Table(title=f"Peak memory in MB above the level before; {named}")
     table.add_column("inner steps", justify="right")
     for name in LOOPS:
         table.add_column(name, justify="right")
-    for steps in STEPS:
+    for steps in (few, many):
         table.add_row(str(steps), *(f"{peaks[name][steps]:,.0f}" for name in LOOPS))
     console = Console(width=100)
     console.print(table)
-    growth = {name: peaks[name][50] / peaks[name][5] for name in LOOPS}
-    console.print(f"50 steps over 5: higher {growth['higher']:.2f} ×, recompute {growth['recompute']:.2f} ×")
-    console.print(f"time of recompute over higher, 5 steps: {ratio:.2f} ×")
+    growth = {name: peaks[name][many] / (peaks[name][few] or float("nan")) for name in LOOPS}
+    console.print(f"{many} steps over {few}: higher {growth['higher']:.2f} ×, recompute {growth['recompute']:.2f} ×")
+    console.print(f"time of recompute over higher, {few} steps: {ratio:.2f} ×")
     print(json.dumps({"peak_mb": peaks, "growth": growth, "time_ratio": ratio}))
 
 

@@ -110,7 +110,12 @@ def become(name: str, arguments: tuple[str, ...], env: dict[str, str], stdout: s
     os.environ.update(env)
     sys.argv = [name, *arguments]
     paths = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.path[:] = [str(ROOT / "src"), *paths, *(path for path in sys.path if path not in ("", str(ROOT)))]
+    sys.path[:] = [
+        str((ROOT / name).parent),
+        str(ROOT / "src"),
+        *paths,
+        *(path for path in sys.path if path not in ("", str(ROOT))),
+    ]
     try:
         runpy.run_path(name, run_name="__main__")
     finally:

@@ -56,7 +56,8 @@ def make_trainer(settings: Mapping[str, Any], **parts: Any) -> pl.Trainer:
     if settings.get("accelerator") == "auto":
         parts["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        trainer: pl.Trainer = hydra.utils.instantiate(settings, **parts)
+        # Lightning knows no mappings of OmegaConf's, such as max_time={hours: 2}.
+        trainer: pl.Trainer = hydra.utils.instantiate(settings, _convert_="all", **parts)
     except hydra.errors.InstantiationException as error:
         if not (isinstance(error.__cause__, _REFUSALS) and is_of_library(error.__cause__)):
             raise  # a bug in a plugin or callback of somebody's own

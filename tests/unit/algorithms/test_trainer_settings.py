@@ -6,6 +6,7 @@ import platform
 import pytest
 import torch
 from omegaconf import OmegaConf
+from pytorch_lightning.callbacks import Timer
 
 from lightning_maml.algorithms import make_trainer
 
@@ -29,3 +30,11 @@ def test_auto_leaves_apples_gpu_alone_which_is_taken_by_name_with_a_word(caplog:
         assert not caplog.messages
         assert device_of("mps") == "mps"
     assert len(caplog.messages) == 1 and "nobody has tried this project on mps" in caplog.messages[0]
+
+
+def test_a_time_may_be_a_mapping_in_yaml() -> None:
+    settings = OmegaConf.create(
+        {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "max_time": {"hours": 2}}
+    )
+    (timer,) = (one for one in make_trainer(settings, logger=False).callbacks if isinstance(one, Timer))
+    assert timer.time_remaining() == 7200
