@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_maml import command_line
-from lightning_maml.settings import SettingError
+from lightning_maml.settings import SettingError, printable
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ def main(cfg: DictConfig) -> None:
     from pathlib import Path  # with what follows, because torch takes seconds and --help should not
 
     from lightning_maml.callbacks.announcements import shown
+    from lightning_maml.data import accessible
     from lightning_maml.few_shot import FewShotLearner
     from lightning_maml.few_shot.folders import images_of, read_query, read_support
     from lightning_maml.few_shot.predictions import as_table, draw_predictions, write_predictions
@@ -39,11 +40,11 @@ def main(cfg: DictConfig) -> None:
     learner = FewShotLearner.load(str(cfg.ckpt), trusted=cfg.trusted, device=cfg.device)
     with images_of("support"):
         classifier = learner.adapt(images, labels, steps=cfg.steps, transductive=cfg.transductive, invert=cfg.invert)
-    log.info("trained on %s, adapted to %s images of %s classes", learner.recipe.data, len(images), len(set(labels)))
-    with images_of("query"):
-        predictions = classifier.classify(queries)
+    trained = printable(learner.recipe.data)
+    log.info("trained on %s, adapted to %s images of %s classes", trained, len(images), len(set(labels)))
     written = []
-    with all_or_none(folder) as aside:
+    with images_of("query"), accessible("output"), all_or_none(folder) as aside:
+        predictions = classifier.classify(queries)
         if not classifier.transductive:
             classifier.save(aside / "classifier.pt")
             written.append("classifier.pt")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from lightning_maml import command_line, redaction
+from lightning_maml.settings import one_line, printable
 
 
 def main() -> None:
@@ -20,20 +21,24 @@ def main() -> None:
     if len(arguments.runs) < 2:
         parser.error("give at least two runs")
     redaction.keep_out(command_line.ROOT / ".env")
+    from matplotlib.backend_bases import FigureCanvasBase
     from rich.console import Console  # these take a second, and --help should not
 
     from lightning_maml.callbacks.comparison import compare, comparison_table, draw_comparison
 
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if arguments.output.suffix[1:] not in ("", *formats):
+        sys.exit(f"error: --output={printable(arguments.output)}: end its name with one of {', '.join(formats)}")
     try:
         metric, differences = compare(arguments.runs)
         draw_comparison(metric, differences, arguments.output)
     except Exception as error:
-        line = command_line.explain(error) or (f"--output: {error}" if isinstance(error, OSError) else None)
+        line = command_line.explain(error) or (f"--output: {one_line(error)}" if isinstance(error, OSError) else None)
         if line is None:
             raise
         sys.exit(f"error: {line}")
     Console(width=None if sys.stdout.isatty() else 120).print(comparison_table(metric, differences))
-    print(f"the differences, drawn: {arguments.output}")
+    print(f"the differences, drawn: {printable(arguments.output)}")
 
 
 if __name__ == "__main__":

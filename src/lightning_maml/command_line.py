@@ -29,7 +29,7 @@ from lightning_maml.help_page import help_page, settings_page
 from lightning_maml.mishaps import mishap
 from lightning_maml.overrides import as_hydra_takes_them, quoted, what_was_meant
 from lightning_maml.processes import overrides_of_rank, rank, several
-from lightning_maml.settings import NonFiniteLossError, SettingError, one_line
+from lightning_maml.settings import NonFiniteLossError, SettingError, one_line, printable
 from lightning_maml.sweeps import require_processes_from_outside as require_processes_from_outside
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,7 +173,7 @@ def _refuse(error: Exception) -> NoReturn:
     line = explain(error)
     if line is None and isinstance(error, OSError) and not _task_began:  # Hydra makes the folder before
         line = (
-            f"the run's folder cannot be made ({error.strerror}: {error.filename}); "
+            f"the run's folder cannot be made ({error.strerror}: {printable(error.filename)}); "
             "give another by hydra.run.dir=FOLDER (src/adapt.py: output=FOLDER)"
         )
     if line is None or _show_tracebacks():

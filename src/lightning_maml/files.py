@@ -4,17 +4,17 @@ import errno
 import gc
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
 from lightning_maml.processes import rank
-from lightning_maml.settings import SettingError
+from lightning_maml.settings import SettingError, printable
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, `ulimit -f`
 _CANNOT_SYNC_FOLDERS = (errno.EINVAL, errno.ENOTSUP)
@@ -57,11 +57,23 @@ def replacing(
 
 @contextmanager
 def all_or_none(folder: Path) -> Iterator[Path]:
-    """A folder to write files into, which take their places in `folder` once all of them are there."""
-    with TemporaryDirectory(dir=folder, prefix=".") as aside:
-        yield Path(aside)
-        for file in sorted(Path(aside).iterdir()):
-            file.replace(folder / file.name)
+    """A folder to write files into, which take their places in `folder` once all of them are there.
+
+    Raises:
+        OSError: naming the file, if one cannot be written; nothing is changed then.
+    """
+    aside = folder / ".new"
+    shutil.rmtree(aside, ignore_errors=True)  # what a killed process has left
+    aside.mkdir()
+    try:
+        yield aside
+        places = {file: folder / file.name for file in aside.iterdir()}
+        for place in filter(Path.is_dir, places.values()):
+            raise IsADirectoryError(errno.EISDIR, "a folder is in the way", str(place))
+        for file, place in places.items():
+            file.replace(place)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _aside(path: Path) -> Path:
@@ -121,6 +133,13 @@ class RunLog(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
+
+
+class PrintableLines(logging.Formatter):
+    """What is logged, `printable`, for the names of files and classes in it are anybody's."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n")
 
 
 @contextmanager

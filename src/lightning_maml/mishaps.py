@@ -13,6 +13,7 @@ from hydra.types import RunMode
 
 from lightning_maml.checkpoint_files import LAST, previous_of
 from lightning_maml.files import is_no_room
+from lightning_maml.settings import printable
 
 _LOST_WORKER = re.compile(r"DataLoader worker \(pid.*\) (is killed by signal|exited unexpectedly)")  # PyTorch's words
 
@@ -21,7 +22,7 @@ def mishap(error: BaseException) -> str | None:
     """What happened, in one line; None if it was nothing of the kind."""
     if isinstance(error, OSError) and is_no_room(error):
         remedy = "allow larger files (ulimit -f)" if error.errno == errno.EFBIG else "free some"
-        return f"{error.filename or 'a file'}: {error.strerror}: {remedy} and {_go_on()}"
+        return f"{printable(error.filename or 'a file')}: {error.strerror}: {remedy} and {_go_on()}"
     if _is_of_a_lost_worker(error):
         return (
             f"a process that loads data was killed or has ended, as where memory runs out: {_go_on()}, perhaps with "

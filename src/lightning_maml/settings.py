@@ -8,10 +8,12 @@ from pathlib import Path
 _MANY = 9  # settings, more than a line has room for
 
 
-def printable(text: object) -> str:
+def printable(text: object, keep: str = "") -> str:
     """A text without what would steer a terminal, or cannot be written: control characters, marks of direction and
-    halves of characters stand as Python writes them, such as `\\x1b`."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(text))
+    halves of characters stand as Python writes them, such as `\\x1b`; those of `keep` stay."""
+    return "".join(
+        one if one.isprintable() or one in keep else one.encode("unicode_escape").decode() for one in str(text)
+    )
 
 
 def one_line(error: BaseException) -> str:
@@ -31,7 +33,7 @@ class SettingError(ValueError):
         if remedy is None:  # made again from its text, with a traceback before it, by a data loader for its worker
             super().__init__(setting.rpartition("SettingError: ")[2])
         else:
-            super().__init__(f"{setting}={value}: {remedy}")
+            super().__init__(printable(f"{setting}={value}: {remedy}", keep="\n"))
 
 
 def is_of_library(error: BaseException, *modules: str) -> bool:

@@ -116,7 +116,7 @@ def test_where_one_file_cannot_be_written_none_is(tmp_path: Path) -> None:
     folders = [f"{kind}={tmp_path}/{kind}" for kind in ("support", "query")]
     done = program("src/adapt.py", f"ckpt={OURS}", *folders, f"output={tmp_path}/out")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith(f"error: query={tmp_path}/query/b/1.png: this file is no file")
+    assert done.stderr.startswith(f"error: query={tmp_path}/query/b/1.png: this file is no image (not a regular file)")
     assert {path.name for path in (tmp_path / "out").iterdir()} <= {".hydra", "adapt.log"}
 
 

@@ -1,6 +1,7 @@
 """Files that are whole or as they were, and checkpoints that are whole or the ones before."""
 
 import errno
+import logging
 import os
 import resource
 import signal
@@ -19,7 +20,7 @@ from matplotlib.figure import Figure
 from lightning_maml.callbacks import WholeFiles
 from lightning_maml.callbacks.metrics_csv import MetricsCSV
 from lightning_maml.checkpoint_files import is_whole, load_whole, previous_of, whole_or_previous
-from lightning_maml.files import is_no_room, replacing, save_figure, write_whole
+from lightning_maml.files import PrintableLines, all_or_none, is_no_room, replacing, save_figure, write_whole
 
 
 @contextmanager
@@ -193,3 +194,38 @@ def test_a_name_is_on_the_disk_after_its_file(tmp_path: Path, monkeypatch: pytes
     with replacing(tmp_path / "file") as file:
         file.write("text")
     assert calls == ["sync .file.new", "rename", f"sync {tmp_path.name}"]
+
+
+def written(folder: Path, fault: str = "") -> None:
+    """Two files, if nothing goes wrong."""
+    with all_or_none(folder) as aside:
+        write_whole(aside / "a", "after")
+        if fault == "no room":
+            with no_file_larger_than(100):
+                write_whole(aside / "b", "x" * 1000)
+        write_whole(aside / "b", "after")
+        if fault == "raised":
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("fault", ["raised", "folder in the way", "no room"])
+def test_of_several_files_all_are_written_or_none(tmp_path: Path, fault: str) -> None:
+    (tmp_path / ".new").mkdir()
+    (tmp_path / ".new/c").write_text("of a killed process")
+    (tmp_path / "a").write_text("before")
+    names = {"a"}
+    if fault == "folder in the way":
+        (tmp_path / "b").mkdir()
+        names.add("b")
+    with pytest.raises((OSError, ZeroDivisionError)):
+        written(tmp_path, fault)
+    assert (tmp_path / "a").read_text() == "before"
+    assert {path.name for path in tmp_path.iterdir()} == names
+    if fault != "folder in the way":
+        written(tmp_path)
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "after", "b": "after"}
+
+
+def test_what_is_logged_is_printable_line_by_line() -> None:
+    record = logging.makeLogRecord({"msg": "%s is\nbroken", "args": ("\x1b[2J\udcff",)})
+    assert PrintableLines("[x] %(message)s").format(record) == "[x] \\x1b[2J\\udcff is\nbroken"

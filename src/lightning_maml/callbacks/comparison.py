@@ -1,6 +1,7 @@
 """Finished runs against each other, task by task: runs with the same `eval_seed` are tested on the same tasks."""
 
 import csv
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from scipy import stats
-from yaml import YAMLError
 
 from lightning_maml.callbacks.pictures import BLUE, finish
 from lightning_maml.files import save_figure
@@ -101,11 +102,11 @@ def comparison_table(metric: str, differences: Sequence[Difference]) -> Table:
     for one in differences:
         mean = f"{form.format(one.mean)} ± {form.format(one.ci95)}"
         if one.difference is None or one.difference_ci95 is None or one.p_value is None:
-            table.add_row(escape(one.name), mean, "", "")
+            table.add_row(Text(one.name), mean, "", "")
             continue
         sign = "+" if one.difference >= 0 else "−"
         difference = f"{sign}{form.format(abs(one.difference))} ± {form.format(one.difference_ci95)}"
-        table.add_row(escape(one.name), mean, difference, f"{one.p_value:.2g}")
+        table.add_row(Text(one.name), mean, difference, f"{one.p_value:.2g}")
     return table
 
 
@@ -145,7 +146,10 @@ def _tasks(run: Path) -> list[dict[str, str]]:
 
 def _values(run: Path, tasks: Sequence[dict[str, str]], metric: str) -> np.ndarray:
     with _readable(run, "tasks.csv"):
-        return np.array([float(task[metric]) for task in tasks])
+        values = np.array([float(task[metric]) for task in tasks])
+        if not np.isfinite(values).all():
+            raise ValueError(f"{metric} is not a finite number everywhere")
+        return values
 
 
 @contextmanager
@@ -158,7 +162,7 @@ def _readable(run: Path, name: str) -> Iterator[None]:
     try:
         yield
     except (
-        YAMLError,
+        yaml.YAMLError,
         OmegaConfBaseException,
         csv.Error,
         OSError,
@@ -188,7 +192,12 @@ def _read(run: Path, name: str) -> Any:
     """A YAML file in a run's `.hydra/`, plain values only; None if there is none."""
     path = run / ".hydra" / name
     with _readable(run, f".hydra/{name}"):
-        return OmegaConf.load(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):  # nine in a row stand for 10⁹ values
+            raise ValueError("it has aliases, which no run writes")
+        return OmegaConf.load(io.StringIO(text))
 
 
 def _of_test(value: Any) -> Any:

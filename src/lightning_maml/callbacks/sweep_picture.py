@@ -102,7 +102,7 @@ def _bars(axes: Axes, groups: Sequence[Group], names: list[str], words: str) -> 
     labels = [", ".join(group.settings) or "all jobs" for group in groups]
     means, halves = [group.mean for group in groups], [group.spread or 0.0 for group in groups]
     axes.errorbar(means, range(len(groups)), xerr=halves, fmt="o", color=BLUE, capsize=4)
-    axes.set_yticks(range(len(groups)), labels)
+    axes.set_yticks(range(len(groups)), labels, parse_math=False)
     axes.set_ylim(len(groups) - 0.5, -0.5)
     finish(axes, words, ", ".join(names), percent_x=_is_percent(words))
 

@@ -32,7 +32,7 @@ from lightning_maml.callbacks.sweep_jobs import (
 from lightning_maml.callbacks.sweep_picture import draw_sweep
 from lightning_maml.files import write_whole
 from lightning_maml.processes import rank
-from lightning_maml.settings import SettingError
+from lightning_maml.settings import SettingError, one_line
 from lightning_maml.sweeps import FINISHED
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ class SweepSummary(Callback):
         try:
             check_sweep(config)
         except SettingError as error:
-            raise SystemExit(f"error: {error}") from None  # Hydra goes on after any other exception of a callback's
+            # Hydra goes on after any other exception of a callback's
+            raise SystemExit(f"error: {one_line(error)}") from None
         if rank() == 0:
             sweeps.at_end.append(partial(_end, Path(config.hydra.sweep.dir)))
         go_on_with_search(config)

@@ -4,7 +4,7 @@ from lightning_maml.data.datamodule import MetaDataModule
 from lightning_maml.data.glyph_fonts import GlyphFonts
 from lightning_maml.data.glyphs import Glyphs
 from lightning_maml.data.image_folder import ImageFolder
-from lightning_maml.data.images import ENDINGS, ImageFileError, as_mode, named_in_unicode, open_image
+from lightning_maml.data.images import ENDINGS, ImageFileError, accessible, as_mode, named_in_unicode, open_image
 from lightning_maml.data.overview import draw_samples, headline, summary
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "ImageFileError",
     "ImageFolder",
     "MetaDataModule",
+    "accessible",
     "as_mode",
     "draw_samples",
     "headline",

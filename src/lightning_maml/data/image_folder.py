@@ -12,7 +12,15 @@ from torchmeta.utils.data import ClassDataset, CombinationMetaDataset, Dataset
 
 from lightning_maml.arguments import Seed, checked
 from lightning_maml.data.generators import SPLITS
-from lightning_maml.data.images import ENDINGS, ImageFileError, as_mode, check_image, named_in_unicode, open_image
+from lightning_maml.data.images import (
+    ENDINGS,
+    ImageFileError,
+    accessible,
+    as_mode,
+    check_image,
+    named_in_unicode,
+    open_image,
+)
 from lightning_maml.settings import SettingError, printable
 
 log = logging.getLogger(__name__)
@@ -74,6 +82,7 @@ class ImageFolderClassDataset(ClassDataset):  # type: ignore[misc]
 
     transform: Callable[[Any], Any] | None
 
+    @accessible("data.root")
     def read(self, root: Path, mode: str, ratio: Sequence[float], seed: int, *, skip_unreadable: bool) -> None:
         """Find the classes of this split and their images."""
         try:
@@ -155,9 +164,8 @@ def _classes(folder: Path) -> list[Path]:
 def _images(folder: Path, *, skip_unreadable: bool) -> list[Path]:
     """The images of a class, by name, each opened to see that it is one."""
     images = []
-    for path in named_in_unicode(folder.iterdir(), "data.root"):
-        if path.suffix.lower() not in ENDINGS or path.name.startswith("."):
-            continue
+    found = (path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and not path.name.startswith("."))
+    for path in named_in_unicode(found, "data.root"):
         try:
             (open_image if skip_unreadable else check_image)(path)
         except ImageFileError as error:

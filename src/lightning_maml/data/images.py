@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import EpsImagePlugin, Image, ImageOps
 
-from lightning_maml.settings import SettingError, one_line
+from lightning_maml.settings import SettingError, one_line, printable
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
@@ -25,7 +25,7 @@ class ImageFileError(ValueError):
     """
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path} is {reason}")
+        super().__init__(printable(f"{path} is {reason}"))
         self.path = path
         self.reason = reason
 
@@ -45,7 +45,7 @@ def check_image(path: Path) -> None:
 
 
 def named_in_unicode(paths: Iterable[Path], setting: str) -> list[Path]:
-    """Files or folders by name; all their paths are texts that can be written.
+    """Files or folders by name, if all their paths are texts that can be written.
 
     Raises:
         SettingError: for a name that is not UTF-8.
@@ -58,10 +58,23 @@ def named_in_unicode(paths: Iterable[Path], setting: str) -> list[Path]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    if not path.is_file():  # a pipe would be waited for
-        raise ImageFileError(path, "no file" if os.path.lexists(path) else "not there")
+def accessible(setting: str) -> Iterator[None]:
+    """Say of a file or folder that cannot be read or written which setting has brought it in.
+
+    Raises:
+        SettingError: for an `OSError` within.
+    """
     try:
+        yield
+    except OSError as error:
+        raise SettingError(setting, error.filename, f"{error.strerror or one_line(error)}; give another") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise ImageFileError(path, "no image (not a regular file)" if os.path.lexists(path) else "not there")
         with Image.open(path, formats=_FORMATS) as file:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and file.width * file.height > limit:  # Pillow itself refuses twice as many

@@ -1,6 +1,7 @@
 """A classifier of a few classes, made by adaptation."""
 
 import copy
+import io
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
@@ -149,8 +150,10 @@ class Classifier(nn.Module):
             "learner": state,
             "adapted": self._adapted,
         }
+        content = io.BytesIO()  # a full disk is an OSError then, where torch's writer raises what says nothing
+        torch.save(values, content)
         with replacing(path, "wb") as file:
-            torch.save(values, file)
+            file.write(content.getbuffer())
 
     @classmethod
     def load(cls, path: str | PathLike[str], trusted: Sequence[str] = (), *, device: Device = "cpu") -> "Classifier":

@@ -4,10 +4,11 @@ from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning_maml.data import ENDINGS, ImageFileError, named_in_unicode
+from lightning_maml.data import ENDINGS, ImageFileError, accessible, named_in_unicode
 from lightning_maml.settings import SettingError
 
 
+@accessible("support")
 def read_support(folder: str) -> tuple[list[Path], list[str]]:
     """The images of every class, and the class of each.
 
@@ -30,6 +31,7 @@ def read_support(folder: str) -> tuple[list[Path], list[str]]:
     return images, labels
 
 
+@accessible("query")
 def read_query(query: Sequence[str], classes: Container[str]) -> tuple[list[Path], list[str | None]]:
     """The images to classify, and the class of each where its folder tells: a sub-folder named like a class; else None.
 

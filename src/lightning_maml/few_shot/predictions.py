@@ -1,13 +1,14 @@
 """What was predicted of somebody's images: for programs, for eyes, and as a table."""
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lightning_maml.callbacks.pictures import RIGHT, WRONG
 from lightning_maml.data import open_image
@@ -15,6 +16,7 @@ from lightning_maml.few_shot.classifier import Label, Prediction
 from lightning_maml.files import replacing, save_figure
 from lightning_maml.settings import printable
 
+_FORMULA = re.compile(r"(?<![^;\t\r\n])(?=[=+\-@\t\r\n＝＋－＠])")  # where one begins; many read ; for a comma
 _DRAWN = 48
 _COLUMNS = 8
 
@@ -28,18 +30,19 @@ def write_predictions(
 ) -> None:
     """A line for each image: its file, the class predicted, the true one where it is known, and each probability.
 
-    A name that a spreadsheet would take for a formula has an apostrophe before it.
+    Where a name begins, or goes on after what may separate cells, as a formula of a spreadsheet does, an apostrophe
+    stands before that.
     """
     with replacing(path, newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["file", "class", "truth", *(f"p({label})" for label in classes)])
+        writer.writerow(["file", "class", "truth", *(_cell(f"p({label})") for label in classes)])
         for name, prediction, known in zip(files, predictions, truth, strict=True):
             row = [f"{prediction.probabilities[label]:.6f}" for label in classes]
             writer.writerow([*map(_cell, (name, prediction.label, known or "")), *row])
 
 
 def _cell(name: object) -> str:
-    return f"'{name}" if str(name).startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else str(name)
+    return _FORMULA.sub("'", str(name))
 
 
 def as_table(predictions: Sequence[Prediction], truth: Sequence[str | None], classes: Sequence[Label]) -> str:
@@ -51,11 +54,11 @@ def as_table(predictions: Sequence[Prediction], truth: Sequence[str | None], cla
         table.add_column(column, justify="right")
     for label in classes:
         own = [one.probability for one in predictions if one.label == label]
-        row = [escape(printable(label)), str(len(own)), f"{sum(own) / len(own):.0%}" if own else ""]
+        row = [printable(label), str(len(own)), f"{sum(own) / len(own):.0%}" if own else ""]
         if any(is_known):
             images = [one for one, known in zip(predictions, truth, strict=True) if known == label]
             row.append(f"{sum(one.label == label for one in images)} of {len(images)}")
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # Rich would read `[red]` as a style
     console = Console(width=80, no_color=True, highlight=False)
     with console.capture() as capture:
         console.print(table)

@@ -1,5 +1,6 @@
 """Two runs on the same tasks."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,29 @@ def test_other_tasks_are_refused(tmp_path: Path) -> None:
         compare([a, run(tmp_path / "c", np.ones(4))])
     with pytest.raises(SettingError, match=r"there is no tasks.csv"):
         compare([a, tmp_path])
+
+
+def test_a_name_is_text_in_the_table_and_the_picture(tmp_path: Path) -> None:
+    runs = [run(tmp_path / name, np.array(values)) for name, values in (("a", [0, 1]), ("b", [1, 0.5]))]
+    for folder, name in zip(runs, (":cat:", "\x1b[2J[red]$x^"), strict=True):
+        (folder / ".hydra/overrides.yaml").write_text(json.dumps([name]))
+    metric, found = compare(runs)
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(comparison_table(metric, found))
+    assert " :cat: " in captured.get() and r"\x1b[2J[red]$x^" in captured.get()
+    draw_comparison(metric, found, tmp_path / "comparison.png")
+
+
+def test_what_no_run_has_written_is_refused(tmp_path: Path) -> None:
+    a, c = (run(tmp_path / name, np.ones(2)) for name in "ac")
+    b = run(tmp_path / "b", np.array([1, np.nan]))
+    with pytest.raises(SettingError, match=r"b: its tasks.csv cannot be read \(outer_accuracy is not a finite number"):
+        compare([a, b])
+    tens = [f"a{one}: &a{one} [{', '.join([f'*a{one - 1}'] * 10)}]" for one in range(1, 20)]
+    (c / ".hydra/config.yaml").write_text("\n".join(["a0: &a0 [0]", *tens]))  # 10¹⁹ values
+    with pytest.raises(SettingError, match=r"c: its .hydra/config.yaml cannot be read \(it has aliases"):
+        compare([a, c])
 
 
 def test_settings_of_training_may_differ(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Anybody's images."""
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torchvision.transforms import RandomHorizontalFlip, Resize, ToTensor
 from lightning_maml.data import ImageFolder, MetaDataModule
 from lightning_maml.settings import SettingError
 from tests.unit.data.test_tasks import batches, glyphs
+from tests.unit.few_shot.test_images import POSTSCRIPT
 
 SPLITS = ("train", "val", "test")
 
@@ -112,6 +114,37 @@ def test_a_file_that_is_no_image_is_named_and_skipped_only_on_request(
         data(tmp_path).setup()
     data(tmp_path, skip_unreadable=True).setup()
     assert f"{bad} is no image and is left out" in caplog.text
+
+
+def test_a_pipe_among_images_is_not_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pipe = flat(tmp_path) / "class3" / "\x1b[2Jpipe.png"
+    os.mkfifo(pipe)
+    with pytest.raises(SettingError, match=r"\\x1b\[2Jpipe.png: this file is no image \(not a regular file\)"):
+        data(tmp_path).setup()
+    data(tmp_path, skip_unreadable=True).setup()
+    assert r"\x1b[2Jpipe.png is no image and is left out" in caplog.text
+
+
+def test_postscript_with_an_images_name_is_no_image(tmp_path: Path) -> None:
+    (flat(tmp_path) / "class3" / "x.png").write_bytes(POSTSCRIPT)
+    with pytest.raises(SettingError, match=r"x\.png: this file is no image"):
+        data(tmp_path).setup()
+    data(tmp_path, skip_unreadable=True).setup()
+
+
+@pytest.mark.parametrize("place", ["class3\udcff/0.png", "class3/\udcff.png"])
+def test_a_name_that_is_not_utf8_is_refused_where_it_is_one_of_a_class_or_an_image(tmp_path: Path, place: str) -> None:
+    (flat(tmp_path) / "class3" / "notes\udcff.txt").write_text("not counted")
+    data(tmp_path).setup()
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_bytes((tmp_path / "class3/0.png").read_bytes())
+    with pytest.raises(SettingError, match=r"data.root=.*\\udcff.*: this name is not UTF-8; rename it"):
+        data(tmp_path).setup()
+
+
+def test_a_root_that_cannot_be_looked_into_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"data.root=.*aaa: File name too long; give another"):
+        data(tmp_path / ("a" * 300)).setup()
 
 
 def test_a_truncated_image_is_named_too(tmp_path: Path) -> None:

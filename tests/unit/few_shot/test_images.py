@@ -52,6 +52,13 @@ def test_postscript_starts_no_program_whoever_opens_it(tmp_path: Path, monkeypat
     assert not (tmp_path / "started").exists()
 
 
+def test_photographs_of_two_pictures_in_a_file_are_read_as_jpeg(tmp_path: Path) -> None:
+    """As phones make them: Pillow calls that format MPO."""
+    image = Image.fromarray(np.full((4, 6), 100, np.uint8))
+    image.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[image])
+    assert GREY([tmp_path / "a.jpg"])[0].flatten().tolist() == pytest.approx([100 / 255] * 24)
+
+
 @pytest.mark.parametrize("kind", ["pipe", "folder", "loop", "dangling"])
 def test_what_is_no_file_is_neither_waited_for_nor_read(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "support" / "a" / "x.png"
@@ -62,7 +69,7 @@ def test_what_is_no_file_is_neither_waited_for_nor_read(tmp_path: Path, kind: st
         path.mkdir()
     else:
         path.symlink_to(path if kind == "loop" else tmp_path / "nowhere")
-    with pytest.raises(ImageFileError, match=r"x\.png is no file"):
+    with pytest.raises(ImageFileError, match=r"x\.png is no image \(not a regular file\)"):
         GREY([path])
     if kind == "folder":
         with pytest.raises(SettingError, match="a class without images"):
@@ -176,6 +183,8 @@ def test_folders_that_are_not_there_or_empty(tmp_path: Path) -> None:
         (read_support, tmp_path / "nowhere", "support=.*nowhere: there is no such folder"),
         (read_support, tmp_path / "empty" / "a", "support=.*it has no sub-folders"),
         (read_support, tmp_path / "empty", "support=.*a: a class without images"),
+        (read_support, tmp_path / ("a" * 300), "support=.*aaa: File name too long; give another"),
+        (read_query, tmp_path / ("a" * 300), "query=.*aaa: File name too long; give another"),
         (read_query, tmp_path / "nowhere", "query=.*nowhere: there is no such file or folder"),
         (read_query, tmp_path / "empty", "query=.*there are no images in it"),
     ):
