@@ -21,8 +21,8 @@ def main(cfg: DictConfig) -> float | None:
         check_adaptation,
         check_checkpoint,
         check_network,
-        checkpoint_shapes,
         make_trainer,
+        read_checkpoint,
     )
     from lightning_maml.callbacks import announce, begin_logging, conclude, end_logging
     from lightning_maml.configuration import check_settings
@@ -33,7 +33,8 @@ def main(cfg: DictConfig) -> float | None:
     # What can be checked without data comes first: nothing is downloaded or prepared for a run that cannot work.
     check_settings(cfg)
     ckpt_path = cfg.train.ckpt_path
-    shapes = checkpoint_shapes(ckpt_path) if ckpt_path is not None or not cfg.train.fit else None
+    if ckpt_path is not None or not cfg.train.fit:
+        read_checkpoint(ckpt_path)
     command_line.seed_everything(cfg.train.seed)
     command_line.set_matmul_precision(cfg.train.matmul_precision)
     callbacks = [hydra.utils.instantiate(node) for node in cfg.train.callbacks.values() if node is not None]
@@ -58,8 +59,8 @@ def main(cfg: DictConfig) -> float | None:
     run = HydraConfig.get().runtime
     config: Any = redaction.masked(OmegaConf.to_container(cfg, resolve=True))
     algorithm.recipe = Recipe.of(config, **built, data=run.choices["data"]).plain()
-    if shapes is not None:
-        check_checkpoint(ckpt_path, shapes, algorithm)
+    if ckpt_path is not None:
+        check_checkpoint(ckpt_path, algorithm, trainer if cfg.train.fit else None)
     choices, overrides = dict(run.choices), overrides_as_typed(HydraConfig.get())
     announce(trainer, algorithm, headline(datamodule), choices, run.output_dir)
     succeeded = False

@@ -6,7 +6,7 @@ Imports nothing heavy.
 import os
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from lightning_maml.settings import SettingError
 
 LAST = "last.ckpt"
 _FOLDER = 0x10  # in a zip file
+_DEEPEST, _MOST = 50, 1_000_000  # plain values in a checkpoint: one within another, and in all
 # What reading a file may raise that torch did not write, that would run code, or that somebody has changed.
 _UNREADABLE = (
     *(pickle.UnpicklingError, RuntimeError, EOFError, OSError),
@@ -29,9 +30,14 @@ def is_whole(path: str | os.PathLike[str]) -> bool:
     import torch  # which takes seconds, and which whoever asks this needs anyway
 
     try:
+        if not os.path.isfile(path):  # a pipe would be waited for
+            return False
         with zipfile.ZipFile(path) as archive:
-            # of a part with the mark of a folder PyTorch reads nothing, and hands out memory as it finds it
-            if archive.testzip() is not None or any(part.external_attr & _FOLDER for part in archive.infolist()):
+            # Of a part with the mark of a folder PyTorch reads nothing, and hands out memory as it finds it; what it
+            # writes is not compressed, and cannot become larger than the file.
+            if any(part.external_attr & _FOLDER or part.compress_type for part in archive.infolist()):
+                return False
+            if archive.testzip() is not None:
                 return False
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # over damaged bytes they raise what they happen to stumble on
@@ -50,7 +56,34 @@ def load_whole(path: str | os.PathLike[str]) -> Any:
 
     if not is_whole(path):
         raise ValueError(f"{path} is damaged")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    _require_few(content)
+    return content
+
+
+def _require_few(content: Any) -> None:
+    """Raise ValueError for plain values that hold themselves, or so many of each other that nobody comes to an end."""
+    left, seen = [(content, 0)], 0
+    while left:
+        value, depth = left.pop()
+        seen += 1
+        if depth > _DEEPEST or seen > _MOST:
+            raise ValueError("values are nested too deep, or too many")
+        if isinstance(value, Mapping):
+            left += ((one, depth + 1) for pair in value.items() for one in pair)
+        elif isinstance(value, list | tuple | set):
+            left += ((one, depth + 1) for one in value)
+
+
+def require_finite(tensors: Mapping[str, Any]) -> None:
+    """Check the numbers of tensors.
+
+    Raises:
+        ValueError: naming one that holds NaN or infinity, or is no tensor on the CPU that can be read.
+    """
+    for name, value in tensors.items():
+        if not bool(value.isfinite().all()):
+            raise ValueError(f"{name} is not finite")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from lightning_maml.algorithms.anil import ANIL
 from lightning_maml.algorithms.boil import BOIL
-from lightning_maml.algorithms.checkpoint import check_checkpoint, checkpoint_shapes
+from lightning_maml.algorithms.checkpoint import check_checkpoint, read_checkpoint, weights_fit
 from lightning_maml.algorithms.maml import MAML
 from lightning_maml.algorithms.maml_pp import MAMLPlusPlus
 from lightning_maml.algorithms.meta_sgd import MetaSGD
@@ -43,7 +43,8 @@ __all__ = [
     "check_checkpoint",
     "check_network",
     "check_trainer_settings",
-    "checkpoint_shapes",
     "ci95",
     "make_trainer",
+    "read_checkpoint",
+    "weights_fit",
 ]

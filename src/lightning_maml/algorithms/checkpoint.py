@@ -1,27 +1,136 @@
-"""Whether a checkpoint fits the learner it is meant for, told before anything is loaded into it."""
+"""Whether a checkpoint, which may be a stranger's, fits the run that is to go on from it: told before anything is
+loaded or written."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy, deepcopy
+from pathlib import Path
+from typing import Annotated, Any, Required
+
+import pytorch_lightning as pl
+import torch
+from pydantic import Field, InstanceOf, Strict, TypeAdapter, ValidationError
+from pytorch_lightning.callbacks import EarlyStopping
+from torch import Tensor
+from typing_extensions import TypedDict
 
 from lightning_maml.algorithms.outer_loop import OuterLoop
-from lightning_maml.checkpoint_files import load_whole, reading
-from lightning_maml.settings import SettingError
+from lightning_maml.algorithms.own_files import forget_paths
+from lightning_maml.checkpoint_files import load_whole, reading, require_finite
+from lightning_maml.inner_loops import Trajectory
+from lightning_maml.settings import SettingError, one_line
 
 _SETTING = "train.ckpt_path"
+_VERSION = "pytorch-lightning_version"  # of another major one, Lightning would change what it finds
+_Number = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
 
 
-def check_checkpoint(path: str, shapes: Mapping[str, tuple[int, ...]], algorithm: OuterLoop) -> None:
-    """Compare a checkpoint's weights with the algorithm's, name by name and shape by shape.
+class _Optimizer(TypedDict):
+    state: dict[Any, Any]
+    param_groups: list[dict[str, Any]]
+
+
+class _Position(TypedDict):
+    rows: _Number
+    last: dict[str, str] | None
+
+
+class _Accumulated(TypedDict):
+    gradients: dict[str, InstanceOf[Tensor]]
+    trajectories: list[tuple[Any, ...]]
+
+
+class _Written(TypedDict, total=False):
+    """What a run writes."""
+
+    state_dict: Required[dict[str, InstanceOf[Tensor]]]
+    loops: Required[dict[str, dict[str, Any]]]
+    callbacks: dict[str, dict[Any, Any]]
+    optimizer_states: list[_Optimizer]
+    lr_schedulers: list[dict[str, Any]]
+    metrics_csv: _Position
+    skipped: _Number
+    inner_loop: dict[str, str]
+    accumulated: _Accumulated
+
+
+_WRITTEN = TypeAdapter(_Written)
+
+
+def read_checkpoint(path: str | None) -> dict[str, Any]:
+    """A run's checkpoint, on the CPU.
+
+    Raises:
+        SettingError: if the file is missing, or is no checkpoint of this project.
+    """
+    if path is None:
+        raise SettingError(_SETTING, None, "with train.fit=false, give the checkpoint to test")
+    with reading(_SETTING, path, "checkpoint of a run", "a run keeps its own in checkpoints/last.ckpt"):
+        checkpoint: dict[str, Any] = load_whole(path)
+        version = checkpoint[_VERSION]
+    with _fitting(path):
+        try:
+            _WRITTEN.validate_python(checkpoint)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc'][:3]))}: {first['msg']}") from error
+        if not isinstance(version, str) or not re.fullmatch(r"2(\.\d{1,4}){1,2}[\w.+]{0,20}", version):
+            raise ValueError(f"{_VERSION} is not 2.…")
+    return checkpoint
+
+
+def check_checkpoint(path: str, algorithm: OuterLoop, trainer: pl.Trainer | None = None) -> None:
+    """Compare a checkpoint's weights with the algorithm's, name by name and shape by shape; and, where training goes on
+    from it, all that it holds with what this run would write.
 
     Args:
         path: the checkpoint.
-        shapes: its `checkpoint_shapes`.
         algorithm: what is to go on from it.
+        trainer: of the training that goes on; None for a test.
 
     Raises:
-        SettingError: if it holds another network or another number of outputs.
+        SettingError: if it holds another network or another number of outputs, or what the run could not go on from.
     """
+    checkpoint = read_checkpoint(path)
+    _check_weights(path, checkpoint["state_dict"], algorithm)
+    with _fitting(path):
+        _require_like(checkpoint["loops"]["test_loop"]["state_dict"], {}, "loops.test_loop.state_dict")
+        _check_accumulated(checkpoint.get("accumulated"), algorithm)
+        if trainer is not None:
+            _require_like(checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "loops.fit_loop", counts=True)
+            _check_loaders(checkpoint["loops"]["fit_loop"]["state_dict"])
+            _check_optimizer(checkpoint, algorithm, trainer.strategy.root_device)
+            _check_callbacks(checkpoint, trainer)
+
+
+def weights_fit(path: Path, algorithm: OuterLoop) -> bool:
+    """Whether it is a whole checkpoint with weights for this algorithm."""
+    try:
+        check_checkpoint(str(path), algorithm)
+    except SettingError:
+        return False
+    return True
+
+
+@contextmanager
+def _fitting(path: str) -> Iterator[None]:
+    """Say of what is raised within that the run cannot go on from this checkpoint."""
+    try:
+        yield
+    except SettingError:
+        raise
+    except Exception as error:  # over what anybody may have written, libraries raise what they stumble on
+        reason = f"a run could not go on from what it holds ({one_line(error)[:200]}); give another"
+        raise SettingError(_SETTING, path, reason) from error
+
+
+def _check_weights(path: str, weights: Mapping[str, Tensor], algorithm: OuterLoop) -> None:
+    shapes = {name: tuple(value.shape) for name, value in weights.items()}
     wanted = {name: tuple(value.shape) for name, value in algorithm.state_dict().items()}
     if shapes == wanted:
+        with _fitting(path):
+            require_finite(weights)
         return
     different = [name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name)]
     heads = [name for name in different if ".head." in name and name in wanted and name in shapes]
@@ -41,15 +150,97 @@ def check_checkpoint(path: str, shapes: Mapping[str, tuple[int, ...]], algorithm
     )
 
 
-def checkpoint_shapes(path: str | None) -> dict[str, tuple[int, ...]]:
-    """The shape of each weight in a checkpoint.
+def _check_loaders(state: Mapping[str, Any]) -> None:
+    loaders = state.get("combined_loader", [{}])
+    if not isinstance(loaders, list) or len(loaders) != 1 or not isinstance(loaders[0], Mapping):
+        raise ValueError("loops.fit_loop.state_dict.combined_loader")
+
+
+def _check_accumulated(sums: Mapping[str, Any] | None, algorithm: OuterLoop) -> None:
+    """Of an unfinished meta-update: a gradient for each meta-parameter, and trajectories of as many steps as here."""
+    if sums is None:
+        return
+    wanted = {name: value.shape for name, value in algorithm.learner.meta_parameters().items()}
+    joined = Trajectory.concatenate([Trajectory(*fields) for fields in sums["trajectories"]])
+    shapes = {tuple(values.shape[1:]) for values in joined if values is not None}
+    found = {name: value.shape for name, value in sums["gradients"].items()}
+    if found != wanted or shapes != {(algorithm.num_inner_steps + 1,)}:
+        raise ValueError("accumulated: it is of another algorithm")
+    require_finite(sums["gradients"])
+
+
+def _check_optimizer(checkpoint: Mapping[str, Any], algorithm: OuterLoop, device: torch.device) -> None:
+    """Let an outer optimizer of copies of the meta-parameters, and its schedule, go on from what was kept."""
+    meta = {name: value.detach().to(device, copy=True) for name, value in algorithm.learner.meta_parameters().items()}
+    for value in meta.values():
+        value.grad = torch.zeros_like(value)
+    optimizer, scheduler = algorithm.optimizer_of(meta.values())
+    (state,) = checkpoint["optimizer_states"]
+    _require_like(state["param_groups"], optimizer.state_dict()["param_groups"], "optimizer_states.param_groups")
+    optimizer.load_state_dict(deepcopy(state))
+    optimizer.step()
+    require_finite(meta)
+    kept, own = checkpoint["lr_schedulers"], [] if scheduler is None else [scheduler.state_dict()]
+    _require_like(kept, own, "lr_schedulers")
+    for one, known in zip(kept, own, strict=True):
+        if one.keys() != known.keys():  # a schedule takes all for its attributes
+            raise ValueError(f"lr_schedulers: {min(one.keys() ^ known.keys())}")
+
+
+def _check_callbacks(checkpoint: dict[str, Any], trainer: pl.Trainer) -> None:
+    states = checkpoint["callbacks"]
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if callback.state_key in states:
+            found, own, name = states[callback.state_key], callback.state_dict(), type(callback).__qualname__
+            _require_like(found, own, f"callbacks.{name}", exact=False)
+            if not own.keys() <= found.keys():
+                raise ValueError(f"callbacks.{name} lacks {min(own.keys() - found.keys())}")
+            if isinstance(callback, EarlyStopping):
+                copy(callback).load_state_dict(found)
+    forget_paths({"callbacks": dict(states)}, trainer.callbacks)  # type: ignore[attr-defined]
+
+
+def _require_like(found: Any, own: Any, place: str, *, exact: bool = True, counts: bool = False) -> None:
+    """Check that a value is of the kind of this run's own; what is nothing there yet may be anything.
+
+    Args:
+        found: the checkpoint's.
+        own: this run's, before it has begun.
+        place: of both.
+        exact: whether mappings have all keys of `own`, and texts are the same.
+        counts: whether whole numbers count something.
 
     Raises:
-        SettingError: if the file is missing, or is no checkpoint of this project.
+        ValueError: naming the first place where it is not.
     """
-    if path is None:
-        raise SettingError(_SETTING, None, "with train.fit=false, give the checkpoint to test")
-    with reading(_SETTING, path, "checkpoint of a run", "a run keeps its own in checkpoints/last.ckpt"):
-        checkpoint = load_whole(path)
-        checkpoint["pytorch-lightning_version"], checkpoint["loops"]  # what Lightning will ask for
-        return {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+    parts: Iterable[Any] = ()
+    if own is None:
+        return
+    if isinstance(own, Mapping):
+        fits = isinstance(found, Mapping) and (not exact or own.keys() <= found.keys())
+        parts = own.keys() & found.keys() if fits else ()
+    elif isinstance(own, list | tuple):
+        fits = isinstance(found, list | tuple)
+        parts = range(min(len(found), len(own))) if fits else ()
+    elif isinstance(own, str):
+        fits = found == own if exact else isinstance(found, str)
+    elif isinstance(own, bool) or counts:
+        fits = type(found) is type(own) and 0 <= found < 2**63
+    elif isinstance(own, int | float):
+        fits = _is_number(found)
+    elif isinstance(own, Tensor) and own.numel() == 1:
+        fits = isinstance(found, Tensor) and _is_number(found)
+    else:
+        fits = isinstance(found, type(own))
+    if not fits:
+        raise ValueError(f"{place} is not as this run writes it")
+    for part in parts:
+        _require_like(found[part], own[part], f"{place}.{part}", exact=exact, counts=counts)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is one of at most 64 bits, or infinite."""
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex() and not bool(value.isnan())
+    is_finite = isinstance(value, int) and -(2**63) <= value < 2**63
+    return not isinstance(value, bool) and (is_finite or (isinstance(value, float) and value == value))

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lightning_maml.algorithms import metrics as metrics_of
 from lightning_maml.algorithms.health import InnerLossWatch, MetaBatch, first_failure
 from lightning_maml.algorithms.objectives import FinalLoss, ObjectiveSchedule
+from lightning_maml.algorithms.own_files import forget_paths
 from lightning_maml.arguments import Count, Natural, Positive, checked
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import InnerLoop, Learner, Objective, Trajectory
@@ -96,12 +97,14 @@ class OuterLoop(pl.LightningModule):
             self._test_parts = [Trajectory.concatenate(self._test_parts)]
         return self._test_parts[0]
 
-    def configure_optimizers(self) -> Any:
-        parameters = self.learner.meta_parameters().values()
+    def optimizer_of(self, parameters: Iterable[Tensor]) -> tuple[Optimizer, LRScheduler | None]:
+        """The outer optimizer of these parameters, and the schedule of its step size."""
         optimizer = make_optimizer("optim.outer_optimizer", self._outer_optimizer, parameters)
-        if self._lr_scheduler is None:
-            return optimizer
-        return [optimizer], [make_scheduler(self._lr_scheduler, optimizer)]
+        return optimizer, None if self._lr_scheduler is None else make_scheduler(self._lr_scheduler, optimizer)
+
+    def configure_optimizers(self) -> Any:
+        optimizer, scheduler = self.optimizer_of(self.learner.meta_parameters().values())
+        return optimizer if scheduler is None else ([optimizer], [scheduler])
 
     def training_step(self, episodes: Episodes, batch_idx: int) -> None:
         trajectory, gradients = self.inner_loop(
@@ -160,6 +163,7 @@ class OuterLoop(pl.LightningModule):
             }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        forget_paths(checkpoint, self.trainer.callbacks)  # type: ignore[attr-defined]
         # Lightning converts the module after it has loaded the weights, which a float32 one would round.
         self.trainer.precision_plugin.convert_module(self)
         self._skipped = checkpoint.get("skipped", 0)

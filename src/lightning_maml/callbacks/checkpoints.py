@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from lightning_maml.algorithms.checkpoint import weights_fit
 from lightning_maml.arguments import Count, checked
 from lightning_maml.checkpoint_files import LAST, is_whole, previous_of
 from lightning_maml.files import replacing
@@ -75,20 +76,22 @@ class Checkpoint(ModelCheckpoint):
             dirpath, filename, monitor=monitor, mode=mode, save_on_train_epoch_end=False, enable_version_counter=False
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        """The best score alone: where the file lies now, its resumed run knows."""
+        return {"best_model_score": self.best_model_score}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self.monitor is not None:
-            super().load_state_dict({**state_dict, "dirpath": self.dirpath})  # which would forget it in a new folder
+            self.best_model_score = state_dict["best_model_score"]
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Move in with the best checkpoint of the run that this one goes on from."""
-        if not self.best_model_path or self.best_model_score is None:
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Copy the best checkpoint here, which lies beside the one that this run goes on from."""
+        if trainer.ckpt_path is None or self.best_model_score is None:
             return
-        path = self._path
-        beside = Path(str(trainer.ckpt_path)).parent / path.name  # its folder may have been moved
-        before = next((found for found in (Path(self.best_model_path), beside) if is_whole(found)), None)
-        if before is None:
-            log.warning("%s is gone or damaged; the best checkpoint is sought anew from here", self.best_model_path)
-            self.best_model_path, self.best_model_score, self.best_k_models = "", None, {}
+        path, before = self._path, Path(trainer.ckpt_path).with_name(self._path.name)
+        if not weights_fit(before, pl_module):
+            log.warning("%s is gone, damaged or another run's; the best checkpoint is sought anew from here", before)
+            self.best_model_score = None
             return
         if before.resolve() != path.resolve() and trainer.is_global_zero:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +99,7 @@ class Checkpoint(ModelCheckpoint):
                 shutil.copyfileobj(found, file)
         trainer.strategy.barrier("the best checkpoint has moved in")
         self.best_model_path = self.kth_best_model_path = str(path)
-        self.best_k_models = {str(path): self.best_model_score}
+        self.kth_value, self.best_k_models = self.best_model_score, {str(path): self.best_model_score}
         self._tell_loggers(trainer)  # those that keep the best are to have this one, even if no better one comes
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:

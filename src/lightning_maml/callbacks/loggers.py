@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ from lightning_maml.settings import SettingError
 log = logging.getLogger(__name__)
 
 STATE = "wandb"  # its key in checkpoints
+_RUN = re.compile(r"[\w-][\w.@+-]{0,127}", re.ASCII)  # what it is called
 _X = "trainer/global_step"  # Lightning's name for it; here it counts meta-updates
 _BEST = {"accuracy": max, "loss": min}  # of a metric, by the end of its name
 
@@ -188,7 +190,12 @@ def _state_in(path: str | None) -> dict[str, Any]:
         return {}
     with reading("logging.wandb.continues", path, "checkpoint of a run", "give another, or null"):
         state: dict[str, Any] = load_whole(path).get(STATE, {})
-        return state
+        if not state:
+            return {}
+        # The name becomes part of a path and of an address.
+        if not _RUN.fullmatch(state["id"]) or not all(map(_is_validation, state["best"])):
+            raise ValueError(state)
+        return {"id": state["id"], "best": {name: float(value) for name, value in state["best"].items()}}
 
 
 def _has_api_key() -> bool:

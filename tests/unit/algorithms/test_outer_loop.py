@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader
 from torchmeta.modules import MetaBatchNorm2d, MetaConv2d, MetaLinear, MetaSequential
 
-from lightning_maml.algorithms import MAML, OuterLoop, ProtoNet, check_checkpoint, checkpoint_shapes, ci95
+from lightning_maml.algorithms import MAML, OuterLoop, ProtoNet, check_checkpoint, ci95, read_checkpoint
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import HigherLoop, InnerLoop, Trajectory
 from lightning_maml.settings import NonFiniteLossError, SettingError
@@ -255,7 +255,7 @@ class TestCheckpoint:
         return OuterLoop(MAML(small_conv4(ways)), inner_loop(), ADAM)
 
     def check(self, path: str, algorithm: OuterLoop) -> None:
-        check_checkpoint(path, checkpoint_shapes(path), algorithm)
+        check_checkpoint(path, algorithm)
 
     def saved(self, folder: Path, algorithm: OuterLoop, *, ways: int = 3, mlp: bool = False) -> str:
         path = folder / "some.ckpt"
@@ -283,12 +283,12 @@ class TestCheckpoint:
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(SettingError, match="train.ckpt_path="):
-            checkpoint_shapes(str(path))
+            read_checkpoint(str(path))
 
     def test_a_pickle_that_would_run_code_is_refused(self, tmp_path: Path) -> None:
         torch.save({"state_dict": Evil(str(tmp_path / "ran"))}, tmp_path / "evil.ckpt")
         with pytest.raises(SettingError, match="no checkpoint"):
-            checkpoint_shapes(str(tmp_path / "evil.ckpt"))
+            read_checkpoint(str(tmp_path / "evil.ckpt"))
         assert not (tmp_path / "ran").exists()
 
 
