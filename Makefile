@@ -6,7 +6,7 @@ SHELL := /bin/sh
 VENV := .venv
 LOCK := $(VENV)/.installed-from-lock
 STAMP := $(VENV)/.installed-package
-SUPPORTED := import sys; sys.exit(not (3, 11, 4) <= sys.version_info[:3] < (3, 15))
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$p && break; done)
 ARGS ?=
@@ -70,7 +70,7 @@ clean: ## Remove .venv
 
 # The lock is complete, so pip resolves nothing: this is what overrides torchmeta's outdated pins (README.md).
 $(LOCK): requirements.txt
-	@test -n "$(PYTHON)" || { echo 'No Python from 3.11.4 to 3.14 found: install one, or name it: make PYTHON=/path/to/python'; exit 1; }
+	@test -n "$(PYTHON)" || { echo 'No Python from 3.11 to 3.14 found: install one, or name it: make PYTHON=/path/to/python'; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
 	@touch $@

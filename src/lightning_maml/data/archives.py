@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+_HAS_FILTERS = hasattr(tarfile, "data_filter")
 # What NumPy's arrays and scalars, and the bytes of Python 2, are made of in a pickle.
 _VALUES = {
     *(("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode"), ("collections", "OrderedDict")),
@@ -24,17 +25,32 @@ def nothing_leaves_or_runs() -> Iterator[None]:
     """Within, a member of a tar archive that would lie or point outside the folder is refused (`zipfile` keeps to it by
     itself), and `pickle.load` reads values alone.
 
+    Before Python 3.11.4 tarfile cannot be told so, and no tar archive is extracted.
+
     Raises:
+        tarfile.ExtractError: for a tar archive, before Python 3.11.4.
         tarfile.FilterError: for such a member, a device, or a link that goes up; nothing after it is extracted.
         pickle.UnpicklingError: for a pickle that names anything but what arrays are made of.
     """
-    before = tarfile.TarFile.extraction_filter, pickle.load
-    tarfile.TarFile.extraction_filter = staticmethod(_in_folder)
+    new: dict[str, Any] = {"extract": _refuse, "extractall": _refuse}
+    if _HAS_FILTERS:
+        new = {"extraction_filter": staticmethod(_in_folder)}
+    before = {name: getattr(tarfile.TarFile, name) for name in new}, pickle.load
     pickle.load = _load  # type: ignore[assignment]
     try:
+        for name, value in new.items():
+            setattr(tarfile.TarFile, name, value)
         yield
     finally:
-        tarfile.TarFile.extraction_filter, pickle.load = before
+        for name, value in before[0].items():
+            setattr(tarfile.TarFile, name, value)
+        pickle.load = before[1]
+
+
+def _refuse(*_: Any, **__: Any) -> None:
+    raise tarfile.ExtractError(
+        "a tar archive is extracted from Python 3.11.4 on, which keeps its members in their folder"
+    )
 
 
 def _in_folder(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:

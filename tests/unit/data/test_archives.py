@@ -30,6 +30,7 @@ TARS = {
     "CUB": (CUB, CUBClassDataset, "tgz_filename", "tgz_md5"),
     "CIFARFS": (CIFARFS, CIFAR100ClassDataset, None, "gz_md5"),
 }
+extracts = pytest.mark.skipif(not hasattr(tarfile, "data_filter"), reason="no tar is extracted before Python 3.11.4")
 
 
 class Runs:
@@ -73,6 +74,7 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() or path.is_symlink()}
 
 
+@extracts
 @pytest.mark.parametrize("name", TARS)
 @pytest.mark.parametrize(
     ("members", "said"),
@@ -134,6 +136,7 @@ def test_what_would_leave_the_folder_of_a_zip_lies_in_it(
     assert files(tmp_path) - {"data/.preparing.lock"} == before
 
 
+@extracts
 @pytest.mark.parametrize(
     ("name", "pickled"),
     [
@@ -152,6 +155,20 @@ def test_a_pickle_in_an_archive_runs_nothing(
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("name", TARS)
+def test_a_python_whose_tarfile_has_no_filters_extracts_no_tar(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian 12's Python is 3.11.2."""
+    monkeypatch.setattr("lightning_maml.data.archives._HAS_FILTERS", False)
+    make = put(tmp_path / "data", name, {"../../../ran": b"", "ran": b""}, monkeypatch.setattr)
+    before = files(tmp_path)
+    with pytest.raises(SettingError, match=r"^data=.*preparing it failed .*Python 3\.11\.4"):
+        ensure_prepared(make, "data")
+    assert files(tmp_path) - {"data/.preparing.lock"} == before
+
+
+@extracts
 def test_an_archive_as_it_should_be_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(0).integers(256, size=(6, 84, 84, 3), dtype=np.uint8)
     content = pickle.dumps({"image_data": images, "class_dict": {"n1": [0, 2, 4], "n2": [1, 3, 5]}}, protocol=2)
@@ -188,7 +205,7 @@ def test_a_pickle_of_python_2() -> None:
 
 
 def test_afterwards_everything_is_as_it_was() -> None:
-    before = tarfile.TarFile.extraction_filter, pickle.load
+    before = dict(vars(tarfile.TarFile)), pickle.load
     with pytest.raises(ZeroDivisionError), nothing_leaves_or_runs():
         raise ZeroDivisionError
-    assert (tarfile.TarFile.extraction_filter, pickle.load) == before
+    assert (dict(vars(tarfile.TarFile)), pickle.load) == before
