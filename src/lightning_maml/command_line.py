@@ -140,6 +140,11 @@ def _prepare_process() -> None:
     # Such images, and such checkpoints, are refused in one line.
     warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
     warnings.filterwarnings("ignore", message=r"Detected pickle protocol \d+ in the checkpoint")
+    # higher's source, read for the first time: pip compiles it beforehand, uv does not.
+    warnings.filterwarnings("ignore", category=SyntaxWarning, module=r".*\bhigher\b")
+    # W&B 0.31 closes it, and Python 3.14 closes it again when it exits.
+    metrics = logging.getLogger("opentelemetry.sdk.metrics._internal")
+    metrics.addFilter(lambda record: record.msg != "shutdown can only be called once")
 
 
 def _end_sweep(error: Exception) -> NoReturn:
