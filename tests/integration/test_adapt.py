@@ -128,7 +128,7 @@ def test_the_readmes_library(
 
 def test_the_demo_is_what_the_makefile_runs(tmp_path: Path) -> None:
     dry = subprocess.run(
-        ["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True, env=environment()
+        ["make", "-n", "demo", "ARGS="], cwd=ROOT, capture_output=True, text=True, check=True, env=environment()
     ).stdout
     (command,) = re.findall(r"src/adapt.py (.*?)$", dry.replace("\\\n", " "), re.MULTILINE)
     write_images(tmp_path)
