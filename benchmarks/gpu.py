@@ -71,7 +71,11 @@ def parts(device: str, folder: Path, *, quick: bool) -> list[Part]:
 def training(folder: Path, device: str, minutes: int, *, quick: bool) -> tuple[str, ...]:
     """MAML, 5-way 1-shot, 32 tasks: on Omniglot where it is, else on glyphs."""
     omniglot = Path(os.environ.get("DATASET_PATH") or ROOT / "data", "omniglot", "data.hdf5").exists() and not quick
-    small = ("model.torch_module.num_filters=4", "train.pl_trainer.max_epochs=1", *(f"data.datamodule.batch_size.{one}=2" for one in ("train", "val", "test")))
+    small = (
+        "model.torch_module.num_filters=4",
+        "train.pl_trainer.max_epochs=1",
+        *(f"data.datamodule.batch_size.{one}=2" for one in ("train", "val", "test")),
+    )
     train, val, test = (3, 1, 1) if quick else (400, 5, 40)
     return (
         *("src/run.py", "experiment=omniglot/maml_5way_1shot", f"data={'omniglot' if omniglot else 'glyphs'}"),
