@@ -15,7 +15,6 @@ from lightning_maml.settings import SettingError
 
 LAST = "last.ckpt"
 _FOLDER = 0x10  # in a zip file
-_DEEPEST, _MOST = 50, 1_000_000  # plain values in a checkpoint: one within another, and in all
 # What reading a file may raise that torch did not write, that would run code, or that somebody has changed.
 _UNREADABLE = (
     *(pickle.UnpicklingError, RuntimeError, EOFError, OSError),
@@ -57,17 +56,21 @@ def load_whole(path: str | os.PathLike[str]) -> Any:
     if not is_whole(path):
         raise ValueError(f"{path} is damaged")
     content = torch.load(path, map_location="cpu", weights_only=True)
-    _require_few(content)
+    require_few(content)
     return content
 
 
-def _require_few(content: Any) -> None:
-    """Raise ValueError for plain values that hold themselves, or so many of each other that nobody comes to an end."""
+def require_few(content: Any, most: int = 1_000_000, deepest: int = 50) -> None:
+    """Check plain values, which may hold themselves, or each other so often that nobody comes to an end.
+
+    Raises:
+        ValueError: if there are more than `most`, or one is within more than `deepest` others.
+    """
     left, seen = [(content, 0)], 0
     while left:
         value, depth = left.pop()
         seen += 1
-        if depth > _DEEPEST or seen > _MOST:
+        if depth > deepest or seen > most:
             raise ValueError("values are nested too deep, or too many")
         if isinstance(value, Mapping):
             left += ((one, depth + 1) for pair in value.items() for one in pair)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_maml.checkpoint_files import load_whole, reading
+from lightning_maml.checkpoint_files import load_whole, reading, require_finite
 from lightning_maml.episodes import Task
 from lightning_maml.few_shot.devices import Device, find_device
 from lightning_maml.few_shot.preprocessing import ImageLike, Preprocessing
@@ -167,6 +167,9 @@ class Classifier(nn.Module):
         name = fspath(path)
         with reading("classifier", name, "classifier that adapt.py saved", "adapt.py saves its own as classifier.pt"):
             values: dict[str, Any] = load_whole(name)
+            if not isinstance(values["steps"], int) or not all(isinstance(one, str | int) for one in values["classes"]):
+                raise ValueError("classifier")
+            require_finite(values["learner"] | values["adapted"])
             recipe = Recipe.from_plain(values["recipe"])
             learner = recipe.make_learner(trusted)
             classifier = cls(

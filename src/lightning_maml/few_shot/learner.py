@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_maml.checkpoint_files import load_whole, reading
+from lightning_maml.checkpoint_files import load_whole, reading, require_finite
 from lightning_maml.episodes import Task
 from lightning_maml.few_shot.classifier import Classifier, Label
 from lightning_maml.few_shot.devices import Device, find_device
@@ -17,7 +17,7 @@ from lightning_maml.few_shot.recipe import Recipe
 from lightning_maml.few_shot.statistics import freeze_statistics
 from lightning_maml.files import replacing
 from lightning_maml.inner_loops import InnerLoop, Learner
-from lightning_maml.settings import SettingError, require_at_least
+from lightning_maml.settings import SettingError, one_line, require_at_least
 
 _PREFIX = "learner."  # of the weights in a checkpoint of Lightning's
 
@@ -71,13 +71,17 @@ class FewShotLearner:
             ) from error
         if len(recipe.input_shape) != 3 or recipe.input_shape[0] not in (1, 3):
             raise SettingError("ckpt", name, "it was not trained on images, grey or in colour; give one that was")
-        learner = recipe.make_learner(trusted)
         try:
+            if not trusted and not recipe.fits(state):
+                raise ValueError("other shapes")
+            require_finite(state)
+            learner = recipe.make_learner(trusted)
             learner.load_state_dict(state)
-        except (RuntimeError, AttributeError) as error:
-            raise SettingError(
-                "ckpt", name, "its weights do not fit the network that it names; give another"
-            ) from error
+        except SettingError:
+            raise
+        except (RuntimeError, AttributeError, ValueError) as error:
+            reason = f"its weights do not fit the network that it names, or are no numbers ({one_line(error)[:200]})"
+            raise SettingError("ckpt", name, f"{reason}; give another") from error
         return cls(recipe, learner.to(place), recipe.make_inner_loop(trusted), trusted)
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -131,6 +135,10 @@ class FewShotLearner:
         # Where a method encodes support and query set together, the support set twice has its own statistics.
         support = Task(x, y, x, y)
         adapted = self._inner_loop.adapt(classifier.learner, support, steps=steps)
+        try:
+            require_finite(adapted)
+        except ValueError as error:
+            raise SettingError("steps", steps, f"adaptation has diverged ({error}); give fewer") from error
         if transductive:
             classifier.keep(adapted, support, self._inner_loop)
         else:

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lightning_maml.data import as_mode, open_image
+from lightning_maml.settings import SettingError, one_line
 
 ImageLike = str | PathLike[str] | Image.Image | np.ndarray | Tensor
 """A file, an image of Pillow's, an array [height, width] or [height, width, channels] of bytes, or a ready input."""
@@ -39,7 +40,7 @@ class Preprocessing:
 
         Raises:
             ImageFileError: if a file is no image, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
-            ValueError: if an input has the wrong shape.
+            ValueError: if an input has the wrong shape, or the transforms give one.
         """
         return torch.stack([self._input(image) for image in images])
 
@@ -56,13 +57,17 @@ class Preprocessing:
             picture = ImageOps.invert(picture)
         try:
             result = self._transformed(picture)
-        except (ValueError, RuntimeError):  # e.g. a crop larger than the image
+        except Exception:  # e.g. a crop larger than the image
             result = torch.empty(0)
         if tuple(result.shape) != self.input_shape:
             height, width = self.input_shape[1:]
-            result = self._transformed(picture.resize((width, height), Image.Resampling.BILINEAR))
+            try:
+                result = self._transformed(picture.resize((width, height), Image.Resampling.BILINEAR))
+            except Exception as error:  # a checkpoint may name any of torchvision's, with any arguments
+                raise SettingError("ckpt", "transforms", f"they cannot be applied ({one_line(error)})") from error
         if tuple(result.shape) != self.input_shape:
-            raise ValueError(f"the transforms give {tuple(result.shape)}; the network takes {self.input_shape}")
+            reason = f"they give {tuple(result.shape)}; the network takes {self.input_shape}"
+            raise SettingError("ckpt", "transforms", reason)
         return result
 
     def _transformed(self, image: Any) -> Tensor:

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, get_origin
 
 import hydra
-from hydra.errors import InstantiationException
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from lightning_maml.checkpoint_files import require_few
 from lightning_maml.inner_loops import InnerLoop, Learner
 from lightning_maml.settings import SettingError, one_line
 
@@ -20,6 +21,9 @@ _KNOWN = (
     "torchvision.transforms",
     "torch.optim",
 )
+
+
+_LARGEST, _MOST_STEPS = 4096, 10_000  # side of an input; inner steps
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,11 @@ class Recipe:
         for name, kind in _KINDS.items():
             if not isinstance(values.get(name), kind):
                 raise ValueError(f"the recipe's {name} is {values.get(name)!r}")
-        if not all(isinstance(side, int) for side in values["input_shape"]):
+        require_few(values, most=10_000)
+        if not all(isinstance(side, int) and 0 < side <= _LARGEST for side in values["input_shape"]):
             raise ValueError(f"the recipe's input_shape is {values['input_shape']!r}")
+        if not 0 <= values["steps"] <= _MOST_STEPS:
+            raise ValueError(f"the recipe's steps are {values['steps']}")
         return cls(**{name: values[name] for name in _KINDS})
 
     def plain(self) -> dict[str, Any]:
@@ -99,18 +106,36 @@ class Recipe:
 
     def make_transforms(self, trusted: Sequence[str] = ()) -> list[Any]:
         """From an image to an input; raises as `make_learner`."""
+        _require_below(max(1024, 16 * max(self.input_shape)), self.transforms)
         return [_build(node, trusted) for node in self.transforms]
+
+    def fits(self, weights: Mapping[str, Tensor], trusted: Sequence[str] = ()) -> bool:
+        """Whether these are the weights of its learner, told before any memory is taken for it."""
+        with torch.device("meta"):
+            wanted = self.make_learner(trusted).state_dict()
+        return {name: value.shape for name, value in weights.items()} == {n: v.shape for n, v in wanted.items()}
 
 
 _KINDS: dict[str, type] = {field.name: get_origin(field.type) or field.type for field in fields(Recipe)}  # type: ignore[misc]
 
 
+def _require_below(largest: int, node: Any) -> None:
+    """Refuse a transform that would make more of an image than memory holds, or any other number as large."""
+    if isinstance(node, Mapping | list | tuple):
+        for one in node.values() if isinstance(node, Mapping) else node:
+            _require_below(largest, one)
+    elif isinstance(node, int | float) and not -largest <= node <= largest:
+        raise SettingError("ckpt", node, f"the checkpoint's transforms ask for it; the most is {largest:,} here")
+
+
 def _build(node: Mapping[str, Any], trusted: Sequence[str], **arguments: Any) -> Any:
     _require_known(node, (*_KNOWN, *trusted))
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise SettingError("ckpt", node, "the checkpoint has no _target_ there")
     try:
         return hydra.utils.instantiate(dict(node), **arguments)
-    except InstantiationException as error:
-        raise SettingError("ckpt", node.get("_target_"), f"it cannot be built: {one_line(error)}") from error
+    except Exception as error:  # of anything, built of anything
+        raise SettingError("ckpt", node["_target_"], f"it cannot be built: {one_line(error)[:300]}") from error
 
 
 def _require_known(node: Any, known: Sequence[str]) -> None:
@@ -134,7 +159,7 @@ def _require_known(node: Any, known: Sequence[str]) -> None:
     elif isinstance(node, list | tuple):
         for value in node:
             _require_known(value, known)
-    elif node is not None and not isinstance(node, bool | int | float):
+    elif node is not None and not (isinstance(node, int | float) and not abs(node) >= 2**63):
         raise SettingError("ckpt", type(node).__qualname__, "the checkpoint holds more than plain values")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from lightning_maml.few_shot import Classifier, FewShotLearner, Recipe
 from lightning_maml.settings import SettingError
@@ -146,3 +147,62 @@ def test_no_checkpoint(tmp_path: Path) -> None:
         FewShotLearner.load(tmp_path / "text.ckpt")
     with pytest.raises(SettingError, match="there is no such file"):
         FewShotLearner.load(tmp_path / "nowhere.ckpt")
+
+
+def nested(depth: int) -> dict[str, Any]:
+    node: dict[str, Any] = {"_target_": "torchvision.transforms.ToTensor"}
+    for _ in range(depth):
+        node = {"_target_": "torchvision.transforms.Compose", "transforms": [node]}
+    return node
+
+
+def itself() -> dict[str, Any]:
+    node = nested(1)
+    node["transforms"].append(node)
+    return node
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"transforms": [nested(150)]},
+        {"transforms": [nested(45)]},
+        {"transforms": [itself()]},
+        {"transforms": [{"_target_": "torchvision.transforms.Resize", "size": [4000, 4000]}]},
+        {"transforms": [{"_target_": "torchvision.transforms.Resize", "size": [400, 400]}]},
+        {"transforms": [{"_target_": "torchvision.transforms.Resize", "size": "x"}]},
+        {"transforms": [{"_target_": "torchvision.transforms.FiveCrop", "size": 4}]},
+        {"transforms": [{"_target_": "torchvision.transforms.Lambda", "lambd": 3}]},
+        {"transforms": [{"_target_": "torchvision.transforms.Normalize", "mean": float("nan"), "std": 1}]},
+        {"transforms": [5]},
+        {"network": [1]},
+        {"input_shape": [1, 10**6, 10**6]},
+        {"steps": 10**9},
+        {"num_outputs": 10**9},
+        {"network": recipe_of().network | {"num_filters": 10**6}},
+        {"network": recipe_of().network | {"num_filters": -1}},
+        {"learner": {"_target_": "lightning_maml.models.Conv4"}},
+        {"inner_loop": {"_target_": "lightning_maml.models.Conv4"}},
+        {"inner_loop": {"_target_": "lightning_maml.inner_loops.HigherLoop", "inner_optimizer": 5}},
+        {
+            "inner_loop": recipe_of().inner_loop
+            | {"inner_optimizer": {"_target_": "torch.optim.SGD", "lr": float("nan"), "_partial_": True}}
+        },
+    ],
+    ids=lambda changes: str(changes)[:90],
+)
+def test_a_hostile_recipe_is_one_line(tmp_path: Path, changes: dict[str, Any]) -> None:
+    image = Image.new("L", (8, 8), 100)
+    with pytest.raises(SettingError) as raised:
+        FewShotLearner.load(saved(tmp_path / "a.ckpt", **changes)).adapt([image] * 4, ["a", "a", "b", "b"])
+    assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    path = saved(tmp_path / "a.ckpt")
+    checkpoint = torch.load(path, weights_only=True)
+    next(iter(checkpoint["state_dict"].values())).view(-1)[0] = value
+    torch.save(checkpoint, path)
+    with pytest.raises(SettingError, match="^ckpt=.*not finite"):
+        FewShotLearner.load(path)
