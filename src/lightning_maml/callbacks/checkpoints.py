@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from lightning_maml.algorithms.checkpoint import weights_fit
 from lightning_maml.arguments import Count, checked
 from lightning_maml.checkpoint_files import LAST, is_whole, previous_of
 from lightning_maml.files import replacing
+from lightning_maml.settings import SettingError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +31,41 @@ class WholeFiles(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         # In memory first: PyTorch's writer of files says of a full disk only that it is at the wrong place.
         content = io.BytesIO()
-        torch.save(checkpoint, content)
-        kept = previous_of(path) if path.name == LAST and is_whole(path) else None
-        with replacing(path, "wb", keep=kept) as file:
-            file.write(content.getbuffer())
+        try:
+            torch.save(checkpoint, content)
+            kept = previous_of(path) if path.name == LAST and is_whole(path) else None
+            with replacing(path, "wb", keep=kept) as file:
+                file.write(content.getbuffer())
+                file.flush()
+                torch.load(file.name, map_location="cpu", weights_only=True, mmap=True)
+        except OSError:
+            raise
+        except Exception:
+            require_readable(checkpoint)
+            raise
+
+
+def require_readable(checkpoint: dict[str, Any]) -> None:
+    """Check that each part of a checkpoint can be read back, as nobody could go on from it otherwise.
+
+    Raises:
+        SettingError: naming the callback, or the part, that holds more than tensors and plain values.
+    """
+    states = {("train.callbacks", name.partition("{")[0]): one for name, one in checkpoint["callbacks"].items()}
+    others = {("checkpoint", name): one for name, one in checkpoint.items() if name != "callbacks"}
+    for (setting, name), part in (states | others).items():
+        content = io.BytesIO()
+        try:
+            torch.save(part, content)
+            content.seek(0)
+            torch.load(content, weights_only=True)
+        except Exception as error:
+            named = re.search(r"GLOBAL ([\w.]+)", str(error))
+            what = named[1] if named else one_line(error)[:200]
+            remedy = (
+                f"what it keeps in checkpoints could not be read again ({what}); let it keep tensors, numbers and text"
+            )
+            raise SettingError(setting, name, remedy) from error
 
 
 def validation_follows(trainer: pl.Trainer) -> bool:
@@ -101,6 +134,12 @@ class Checkpoint(ModelCheckpoint):
         self.best_model_path = self.kth_best_model_path = str(path)
         self.kth_value, self.best_k_models = self.best_model_score, {str(path): self.best_model_score}
         self._tell_loggers(trainer)  # those that keep the best are to have this one, even if no better one comes
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find now, not after hours, a callback whose state makes checkpoints that nobody can read."""
+        super().on_train_start(trainer, pl_module)
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        require_readable({"callbacks": {callback.state_key: callback.state_dict() for callback in callbacks}})
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         super().on_train_batch_end(trainer, *args)

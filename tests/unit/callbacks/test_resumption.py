@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -218,3 +219,40 @@ def test_a_validation_within_a_meta_update_leaves_its_gradient_alone(tmp_path: P
 def test_every_n_steps_out_of_range(tmp_path: Path, value: Any) -> None:
     with pytest.raises(SettingError, match=f"train.checkpoint.every_n_steps={value}"):
         Checkpoint(str(tmp_path), "last", every_n_steps=value)
+
+
+class Keeper(pl.Callback):
+    """A user's, whose state is what it is given; from the third meta-batch on where it is late."""
+
+    def __init__(self, value: Any, *, late: bool = False, in_checkpoint: bool = False) -> None:
+        self.value, self.late, self.in_checkpoint, self.seen = value, late, in_checkpoint, 0
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.seen += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.in_checkpoint or (self.late and self.seen < 3) else {"best": [self.value]}
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if self.in_checkpoint:
+            checkpoint["mine"] = self.value
+
+
+class Object:
+    pass
+
+
+@pytest.mark.parametrize(
+    "value", [np.float64(0.5), Path("x"), Object(), lambda: 0], ids=["numpy", "path", "object", "function"]
+)
+@pytest.mark.parametrize("kind", ["at once", "late", "in the checkpoint"])
+def test_a_callback_that_would_make_checkpoints_unreadable_is_refused(tmp_path: Path, value: Any, kind: str) -> None:
+    keeper = Keeper(value, late=kind == "late", in_checkpoint=kind == "in the checkpoint")
+    last = Checkpoint(str(tmp_path / "checkpoints"), "last", every_n_steps=3)
+    said = "checkpoint=mine: " if keeper.in_checkpoint else "train.callbacks=Keeper: "
+    with pytest.raises(SettingError, match=f"^{said}what it keeps in checkpoints could not be read again"):
+        fit(tmp_path, keeper, last, plugins=[WholeFiles()])
+    assert keeper.seen == (0 if kind == "at once" else 3)
+    assert not list(tmp_path.glob("checkpoints/*")) and not list(tmp_path.glob("checkpoints/.*"))
