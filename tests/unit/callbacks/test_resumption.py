@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from lightning_maml.algorithms import MAML, OuterLoop
+from lightning_maml.algorithms import MAML, OuterLoop, check_checkpoint
 from lightning_maml.callbacks import Checkpoint, MetricsCSV, Resumption, WholeFiles
 from lightning_maml.files import replacing
 from lightning_maml.inner_loops import HigherLoop
@@ -171,6 +171,7 @@ def test_a_meta_update_that_was_begun_is_finished(tmp_path: Path) -> None:
     whole = fit(tmp_path / "whole", SaveNow(tmp_path / "middle.ckpt", after=4), **settings)
     (tmp_path / "parts").mkdir()
     (tmp_path / "parts/metrics.csv").write_bytes(b"".join((tmp_path / "whole/metrics.csv").open("rb")))
+    check_checkpoint(str(tmp_path / "middle.ckpt"), whole)
     resumed = fit(tmp_path / "parts", ckpt_path=str(tmp_path / "middle.ckpt"), **settings)
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
