@@ -4,11 +4,11 @@
     python benchmarks/gpu.py --packages
     python benchmarks/gpu.py --device cpu --quick
 
-It needs no set-up: any interpreter with PyTorch 2.11 or later does. A part whose packages are missing is left out and
-said to be; `--packages` lists them as the lock has them, for `pip install --no-deps --target site …` where there is an
-index, and PYTHONPATH=site where there is a GPU. Each part is a process with a time limit of its own: one that fails or
-is stopped is a row that says so. `--quick` runs every part in small, also on a CPU. The exit code is 1 if a test fails
-or there is no GPU. The last line is the JSON object of the file.
+It needs no set-up: any interpreter with PyTorch 2.11 or later, and its torchvision, does. A part whose packages are
+missing is left out and said to be; `--packages` lists them as the lock has them, for `pip install --no-deps --target
+site -r …` where there is an index, and PYTHONPATH=site where there is a GPU. Each part is a process with a time limit
+of its own: one that fails or is stopped is a row that says so. `--quick` runs every part in small, also on a CPU. The
+exit code is 1 if a test fails or there is no GPU. The last line is the JSON object of the file.
 """
 
 import argparse
@@ -32,9 +32,17 @@ LOOPS = (
     *("torchvision", "numpy", "higher", "jaxtyping", "pydantic", "pydantic-core", "annotated-types"),
     *("typing-inspection", "psutil", "rich", "markdown-it-py", "mdurl", "pygments", "pytorch-lightning"),
     *("lightning-utilities", "packaging", "torchmetrics", "tqdm", "pyyaml", "torchmeta", "pillow", "h5py"),
-    *("ordered-set", "requests", "hydra-core", "omegaconf", "antlr4-python3-runtime"),
+    *("ordered-set", "requests", "certifi", "charset-normalizer", "idna", "urllib3", "hydra-core", "omegaconf"),
+    *("antlr4-python3-runtime", "wadler-lindig"),
 )
-RUN = (*LOOPS, "matplotlib", "platformdirs", "python-dotenv", "wandb")
+RUN = (
+    *(*LOOPS, "matplotlib", "contourpy", "cycler", "fonttools", "kiwisolver", "pyparsing", "python-dateutil", "six"),
+    *("platformdirs", "python-dotenv", "wandb", "click", "cwevals", "protobuf", "xxhash", "googleapis-common-protos"),
+    *("opentelemetry-api", "opentelemetry-sdk", "opentelemetry-proto", "opentelemetry-semantic-conventions"),
+    *("opentelemetry-exporter-otlp-common", "opentelemetry-exporter-otlp-proto-common"),
+    *("opentelemetry-exporter-otlp-proto-http", "opentelemetry-exporter-http-transport"),
+    *("httpx", "httpcore", "h11", "anyio", "sniffio", "distro"),
+)
 TESTS = (*RUN, "pytest", "pluggy", "iniconfig")
 _LEAST, _AFTER = 10, 5  # seconds without which a part is not begun, and those kept for what comes after the last
 
@@ -184,11 +192,14 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "experiments" / "gpu.json")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: with --quick only")
     parser.add_argument("--quick", action="store_true", help="every part in small, to see that it runs")
-    parser.add_argument("--packages", action="store_true", help="print what the parts need besides PyTorch, and end")
+    parser.add_argument(
+        "--packages", action="store_true", help="print what the parts need besides PyTorch and torchvision, and end"
+    )
     arguments = parser.parse_args()
     if arguments.packages:
-        locked = re.findall(r"^([\w-]+)==([^\s;]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
-        print(*(f"{name}=={number}" for name, number in locked if name in {one.lower() for one in TESTS}), sep="\n")
+        wanted = set(TESTS) - {"torchvision"}  # another PyTorch's does not load: the one that is there goes with it
+        locked = re.findall(r"^(([\w-]+)==.*)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+        print(*(line for line, name in locked if name in wanted), sep="\n")
         return 0
     ends = time.monotonic() + 60 * arguments.minutes - _AFTER
     if arguments.device == "cuda" and not torch.cuda.is_available():

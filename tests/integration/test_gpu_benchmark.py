@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from benchmarks import gpu
 from tests.integration.command import environment, program
@@ -68,9 +71,23 @@ def test_without_a_gpu_it_ends_in_one_line() -> None:
     assert done.stderr == "no GPU: PyTorch sees none; --device cpu --quick runs every part in small\n"
 
 
-def test_the_packages_it_names_are_those_of_the_lock(
+def needed(*names: str) -> set[str]:
+    """Those packages and all that they require, by what is installed here."""
+    found, left = set[str](), list(names)
+    while left:
+        if (name := canonicalize_name(left.pop())) not in found:
+            found.add(name)
+            required = [Requirement(one) for one in requires(name) or ()]
+            left += [one.name for one in required if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return found
+
+
+def test_the_packages_it_names_are_all_that_a_bare_pytorch_lacks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--packages"])
     assert gpu.main() == 0
-    assert {line.split("==")[0] for line in capsys.readouterr().out.splitlines()} == set(gpu.TESTS)
+    printed = [Requirement(line) for line in capsys.readouterr().out.splitlines()]
+    here = [one.name for one in printed if one.marker is None or one.marker.evaluate()]
+    assert len(here) == len(set(here))
+    assert set(here) == needed(*gpu.TESTS) - needed("torch") - {"torchvision"}

@@ -15,7 +15,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from lightning_maml.algorithms.checkpoint import weights_fit
 from lightning_maml.arguments import Count, checked
-from lightning_maml.checkpoint_files import LAST, is_whole, previous_of
+from lightning_maml.checkpoint_files import LAST, is_whole, previous_of, require_few
 from lightning_maml.files import replacing
 from lightning_maml.settings import SettingError, one_line
 
@@ -32,6 +32,7 @@ class WholeFiles(TorchCheckpointIO):
         # In memory first: PyTorch's writer of files says of a full disk only that it is at the wrong place.
         content = io.BytesIO()
         try:
+            require_few(checkpoint)
             torch.save(checkpoint, content)
             kept = previous_of(path) if path.name == LAST and is_whole(path) else None
             with replacing(path, "wb", keep=kept) as file:
@@ -56,6 +57,7 @@ def require_readable(checkpoint: dict[str, Any]) -> None:
     for (setting, name), part in (states | others).items():
         content = io.BytesIO()
         try:
+            require_few(part)
             torch.save(part, content)
             content.seek(0)
             torch.load(content, weights_only=True)
