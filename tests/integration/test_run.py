@@ -188,7 +188,7 @@ def test_sinusoids_train_and_report_losses(tmp_path: Path) -> None:
     assert not any("accuracy" in name for name in metrics)
     assert metrics["metatest/outer_loss/step_2"] < metrics["metatest/outer_loss/step_0"]
     checkpoint = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
-    assert "metaval/outer_loss" in {state.get("monitor") for state in checkpoint["callbacks"].values()}
+    assert any("metaval/outer_loss" in name for name in checkpoint["callbacks"])
 
 
 def test_a_profile_says_where_the_time_goes(tmp_path: Path) -> None:

