@@ -113,6 +113,21 @@ def seconds(run: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
+def rounds_of(runs: dict[str, Callable[[], Any]], device: torch.device, at_least: float) -> dict[str, list[float]]:
+    """Seconds of each contender, in turn: three rounds or more, until `at_least` seconds are over; of a hopeless one
+    its second run alone."""
+    for run in runs.values():
+        run()
+    warm = {name: seconds(run, device) for name, run in runs.items()}
+    times = {name: [first] if first > _HOPELESS * min(warm.values()) else [] for name, first in warm.items()}
+    quick, started, rounds = [name for name in runs if not times[name]], time.perf_counter(), 0
+    while time.perf_counter() - started < at_least or rounds < 3:
+        for name in quick:
+            times[name].append(seconds(runs[name], device))
+        rounds += 1
+    return times
+
+
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -196,22 +211,14 @@ def main() -> None:
             runs = {name: run for name, run in runs.items() if name in ("higher", *arguments.only)}
         errors = errors_of(shape, device, list(runs))
         limit = min(limit_of(runs[name], device) for name in ("higher", "vectorized") if name in runs)
-        times: dict[str, list[float]] = {name: [] for name in runs}
         context = torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
         with context:
-            for run in runs.values():
-                run()
-            warm = {name: seconds(run, device) for name, run in runs.items()}
-            slow = {name for name, first in warm.items() if first > _HOPELESS * min(warm.values())}
-            times |= {name: [warm[name]] for name in slow}
-            started = time.perf_counter()
-            while time.perf_counter() - started < arguments.seconds or len(times["higher"]) < 3:
-                for name in [one for one in runs if one not in slow]:
-                    times[name].append(seconds(runs[name], device))
+            times = rounds_of(runs, device, arguments.seconds)
             hosts = {name: host_of(run, device) for name, run in runs.items()}
+        rounds = max(len(values) for values in times.values())
         medians = {name: statistics.median(values) for name, values in times.items()}
         best_peer = min((medians[name] for name in medians if name not in OURS), default=float("nan"))
-        table = Table(title=f"{number}: {shape}, {arguments.precision}; medians of {len(times['higher'])} rounds")
+        table = Table(title=f"{number}: {shape}, {arguments.precision}; medians of {rounds} rounds")
         of_host = ("host ms", "waits") if device.type == "cuda" else ()
         columns = ("loop", "tasks / s", "of the best peer", "× higher", "of the limit", "gradient error")
         for column in (*columns, *of_host):
@@ -232,7 +239,7 @@ def main() -> None:
             "seconds": medians,
             "limit_s": limit,
             "errors": errors,
-            "rounds": len(times["higher"]),
+            "rounds": rounds,
             "host": hosts,
         }
         result[str(shape)] = of_shape

@@ -1,8 +1,11 @@
 """benchmarks/gpu.py: every part of it runs, in small and on a CPU."""
 
+import importlib
 import json
 import subprocess
 import sys
+import time
+from functools import partial
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -60,6 +63,14 @@ def test_a_part_that_fails_or_takes_too_long_is_a_row_and_the_others_go_on(
     assert rows["slow"]["status"] == "stopped" and rows["slow"]["found"] == {"a": 1}
     assert rows["lacking"]["status"] == "left out: lacks no-such-package"
     assert rows["last"]["status"] == "ok" and rows["last"]["found"] == {"b": 2}
+
+
+def test_a_loop_that_takes_many_times_as_long_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `higher` on a GPU, by which the rounds used to be counted."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    runs = {"higher": partial(time.sleep, 0.1), "vectorized": partial(time.sleep, 0.001)}
+    times = importlib.import_module("inner_loop").rounds_of(runs, torch.device("cpu"), at_least=0)
+    assert {name: len(values) for name, values in times.items()} == {"higher": 1, "vectorized": 3}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
