@@ -60,7 +60,7 @@ def main(cfg: DictConfig) -> float | None:
     config: Any = redaction.masked(OmegaConf.to_container(cfg, resolve=True))
     algorithm.recipe = Recipe.of(config, **built, data=run.choices["data"]).plain()
     if ckpt_path is not None:
-        check_checkpoint(ckpt_path, algorithm, trainer if cfg.train.fit else None)
+        check_checkpoint(ckpt_path, algorithm, trainer, trains=cfg.train.fit)
     choices, overrides = dict(run.choices), overrides_as_typed(HydraConfig.get())
     announce(trainer, algorithm, headline(datamodule), choices, run.output_dir)
     succeeded = False

@@ -18,7 +18,7 @@ _FOLDER = 0x10  # in a zip file
 # What reading a file may raise that torch did not write, that would run code, or that somebody has changed.
 _UNREADABLE = (
     *(pickle.UnpicklingError, RuntimeError, EOFError, OSError),
-    *(AttributeError, ValueError, TypeError, LookupError),
+    *(AttributeError, ValueError, TypeError, LookupError, ArithmeticError),
 )
 
 
@@ -64,7 +64,7 @@ def require_few(content: Any, most: int = 1_000_000, deepest: int = 50) -> None:
     """Check plain values, which may hold themselves, or each other so often that nobody comes to an end.
 
     Raises:
-        ValueError: if there are more than `most`, or one is within more than `deepest` others.
+        ValueError: if there are more than `most`, one is within more than `deepest` others, or a tensor has no values.
     """
     left, seen = [(content, 0)], 0
     while left:
@@ -76,16 +76,21 @@ def require_few(content: Any, most: int = 1_000_000, deepest: int = 50) -> None:
             left += ((one, depth + 1) for pair in value.items() for one in pair)
         elif isinstance(value, list | tuple | set):
             left += ((one, depth + 1) for one in value)
+        elif getattr(value, "is_meta", False):
+            raise ValueError("a tensor has no values")
 
 
-def require_finite(tensors: Mapping[str, Any]) -> None:
-    """Check the numbers of tensors.
+def require_finite(tensors: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> None:
+    """Check the numbers of tensors, in the types that `own` has; not those that are not finite there either, as masks.
 
     Raises:
-        ValueError: naming one that holds NaN or infinity, or is no tensor on the CPU that can be read.
+        ValueError: naming one that holds NaN or infinity.
     """
     for name, value in tensors.items():
-        if not bool(value.isfinite().all()):
+        like = own.get(name) if own is not None else None
+        if like is not None:
+            value = value.to(like.dtype)
+        if not bool(value.isfinite().all()) and (like is None or bool(like.isfinite().all())):
             raise ValueError(f"{name} is not finite")
 
 

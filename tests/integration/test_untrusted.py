@@ -172,7 +172,7 @@ def test_a_run_that_is_resumed_from_a_hostile_checkpoint_touches_its_own_folder_
     assert {one.name for one in tmp_path.iterdir()} == {"victim", "last.ckpt", "run"}
 
 
-@pytest.mark.parametrize("name", ["../../../x", "x/y", "-\x1b[31m", "http://x", 5, None])
+@pytest.mark.parametrize("name", ["../../../x", "x/y", "-\x1b[31m", "http://x", "x\n", 5, None])
 def test_a_hostile_name_of_a_wandb_run_is_refused(last: Path, tmp_path: Path, name: Any) -> None:
     checkpoint = torch.load(last, weights_only=True)
     torch.save(checkpoint | {"wandb": {"id": name, "best": {}}}, tmp_path / "last.ckpt")
@@ -181,10 +181,13 @@ def test_a_hostile_name_of_a_wandb_run_is_refused(last: Path, tmp_path: Path, na
     assert [one.name for one in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-@pytest.mark.parametrize("place", ["loops", "lr_schedulers"])
-def test_garbage_in_a_checkpoint_is_one_line(last: Path, tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "fit"), [("loops", True), ("lr_schedulers", True), ("loops", False), ("callbacks", False)]
+)
+def test_garbage_in_a_checkpoint_is_one_line(last: Path, tmp_path: Path, place: str, fit: bool) -> None:
     torch.save(torch.load(last, weights_only=True) | {place: {"x": [1]}}, tmp_path / "last.ckpt")
-    assert place in refuse(f"train.ckpt_path={tmp_path}/last.ckpt", folder=tmp_path / "run")
+    said = refuse(f"train.ckpt_path={tmp_path}/last.ckpt", f"train.fit={fit}", folder=tmp_path / "run")
+    assert said.startswith("error: train.ckpt_path=") and place in said
 
 
 @pytest.mark.parametrize("changes", ["weights", "recipe", "folder"])

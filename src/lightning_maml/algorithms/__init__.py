@@ -2,7 +2,7 @@
 
 from lightning_maml.algorithms.anil import ANIL
 from lightning_maml.algorithms.boil import BOIL
-from lightning_maml.algorithms.checkpoint import check_checkpoint, read_checkpoint, weights_fit
+from lightning_maml.algorithms.checkpoint import can_be_tested, check_checkpoint, read_checkpoint
 from lightning_maml.algorithms.maml import MAML
 from lightning_maml.algorithms.maml_pp import MAMLPlusPlus
 from lightning_maml.algorithms.meta_sgd import MetaSGD
@@ -39,6 +39,7 @@ __all__ = [
     "OuterLoop",
     "ProtoNet",
     "UnicornMAML",
+    "can_be_tested",
     "check_adaptation",
     "check_checkpoint",
     "check_network",
@@ -46,5 +47,4 @@ __all__ = [
     "ci95",
     "make_trainer",
     "read_checkpoint",
-    "weights_fit",
 ]

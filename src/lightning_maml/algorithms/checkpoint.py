@@ -1,7 +1,6 @@
 """Whether a checkpoint, which may be a stranger's, fits the run that is to go on from it: told before anything is
 loaded or written."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy, deepcopy
@@ -10,8 +9,9 @@ from typing import Annotated, Any, Required
 
 import pytorch_lightning as pl
 import torch
+from packaging.version import Version
 from pydantic import Field, InstanceOf, Strict, TypeAdapter, ValidationError
-from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from typing_extensions import TypedDict
 
@@ -19,6 +19,7 @@ from lightning_maml.algorithms.outer_loop import OuterLoop
 from lightning_maml.algorithms.own_files import forget_paths
 from lightning_maml.checkpoint_files import load_whole, reading, require_finite
 from lightning_maml.inner_loops import Trajectory
+from lightning_maml.optimizers import step_scheduler
 from lightning_maml.settings import SettingError, one_line
 
 _SETTING = "train.ckpt_path"
@@ -75,19 +76,20 @@ def read_checkpoint(path: str | None) -> dict[str, Any]:
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{'.'.join(map(str, first['loc'][:3]))}: {first['msg']}") from error
-        if not isinstance(version, str) or not re.fullmatch(r"2(\.\d{1,4}){1,2}[\w.+]{0,20}", version):
+        if Version(version).major != 2:
             raise ValueError(f"{_VERSION} is not 2.…")
     return checkpoint
 
 
-def check_checkpoint(path: str, algorithm: OuterLoop, trainer: pl.Trainer | None = None) -> None:
-    """Compare a checkpoint's weights with the algorithm's, name by name and shape by shape; and, where training goes on
-    from it, all that it holds with what this run would write.
+def check_checkpoint(path: str, algorithm: OuterLoop, trainer: pl.Trainer, *, trains: bool = True) -> None:
+    """Compare a checkpoint's weights with the algorithm's, name by name and shape by shape; and all that Lightning
+    would restore of it with what this run would write.
 
     Args:
         path: the checkpoint.
         algorithm: what is to go on from it.
-        trainer: of the training that goes on; None for a test.
+        trainer: of the run, which has not begun.
+        trains: whether it goes on training, and not only tests.
 
     Raises:
         SettingError: if it holds another network or another number of outputs, or what the run could not go on from.
@@ -96,18 +98,18 @@ def check_checkpoint(path: str, algorithm: OuterLoop, trainer: pl.Trainer | None
     _check_weights(path, checkpoint["state_dict"], algorithm)
     with _fitting(path):
         _require_like(checkpoint["loops"]["test_loop"]["state_dict"], {}, "loops.test_loop.state_dict")
-        _check_accumulated(checkpoint.get("accumulated"), algorithm)
-        if trainer is not None:
+        _check_callbacks(checkpoint, trainer)
+        if trains:
+            _check_accumulated(checkpoint.get("accumulated"), algorithm)
             _require_like(checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "loops.fit_loop", counts=True)
             _check_loaders(checkpoint["loops"]["fit_loop"]["state_dict"])
             _check_optimizer(checkpoint, algorithm, trainer.strategy.root_device)
-            _check_callbacks(checkpoint, trainer)
 
 
-def weights_fit(path: Path, algorithm: OuterLoop) -> bool:
-    """Whether it is a whole checkpoint with weights for this algorithm."""
+def can_be_tested(path: Path, algorithm: OuterLoop, trainer: pl.Trainer) -> bool:
+    """Whether it is a whole checkpoint, with weights for this algorithm, that a run which has not begun can test."""
     try:
-        check_checkpoint(str(path), algorithm)
+        check_checkpoint(str(path), algorithm, trainer, trains=False)
     except SettingError:
         return False
     return True
@@ -126,11 +128,12 @@ def _fitting(path: str) -> Iterator[None]:
 
 
 def _check_weights(path: str, weights: Mapping[str, Tensor], algorithm: OuterLoop) -> None:
+    own = algorithm.state_dict()
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
-    wanted = {name: tuple(value.shape) for name, value in algorithm.state_dict().items()}
+    wanted = {name: tuple(value.shape) for name, value in own.items()}
     if shapes == wanted:
         with _fitting(path):
-            require_finite(weights)
+            require_finite(weights, own)
         return
     different = [name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name)]
     heads = [name for name in different if ".head." in name and name in wanted and name in shapes]
@@ -162,11 +165,11 @@ def _check_accumulated(sums: Mapping[str, Any] | None, algorithm: OuterLoop) -> 
         return
     wanted = {name: value.shape for name, value in algorithm.learner.meta_parameters().items()}
     joined = Trajectory.concatenate([Trajectory(*fields) for fields in sums["trajectories"]])
-    shapes = {tuple(values.shape[1:]) for values in joined if values is not None}
+    seen = [joined.query_loss, *(values for values in joined if values is not None)]
+    kinds = {(values.shape[1:], values.is_floating_point()) for values in seen}
     found = {name: value.shape for name, value in sums["gradients"].items()}
-    if found != wanted or shapes != {(algorithm.num_inner_steps + 1,)}:
+    if found != wanted or kinds != {((algorithm.num_inner_steps + 1,), True)}:
         raise ValueError("accumulated: it is of another algorithm")
-    require_finite(sums["gradients"])
 
 
 def _check_optimizer(checkpoint: Mapping[str, Any], algorithm: OuterLoop, device: torch.device) -> None:
@@ -175,16 +178,19 @@ def _check_optimizer(checkpoint: Mapping[str, Any], algorithm: OuterLoop, device
     for value in meta.values():
         value.grad = torch.zeros_like(value)
     optimizer, scheduler = algorithm.optimizer_of(meta.values())
+    place = "optimizer_states.param_groups"
     (state,) = checkpoint["optimizer_states"]
-    _require_like(state["param_groups"], optimizer.state_dict()["param_groups"], "optimizer_states.param_groups")
+    _require_like(state["param_groups"], optimizer.state_dict()["param_groups"], place, exact=False)
     optimizer.load_state_dict(deepcopy(state))
     optimizer.step()
     require_finite(meta)
     kept, own = checkpoint["lr_schedulers"], [] if scheduler is None else [scheduler.state_dict()]
+    if [one.keys() for one in kept] != [one.keys() for one in own]:  # a schedule takes all for its attributes
+        raise ValueError("lr_schedulers: it is of another schedule")
     _require_like(kept, own, "lr_schedulers")
-    for one, known in zip(kept, own, strict=True):
-        if one.keys() != known.keys():  # a schedule takes all for its attributes
-            raise ValueError(f"lr_schedulers: {min(one.keys() ^ known.keys())}")
+    if scheduler is not None:
+        scheduler.load_state_dict(deepcopy(kept[0]))
+        step_scheduler(scheduler)
 
 
 def _check_callbacks(checkpoint: dict[str, Any], trainer: pl.Trainer) -> None:
@@ -193,11 +199,14 @@ def _check_callbacks(checkpoint: dict[str, Any], trainer: pl.Trainer) -> None:
         if callback.state_key in states:
             found, own, name = states[callback.state_key], callback.state_dict(), type(callback).__qualname__
             _require_like(found, own, f"callbacks.{name}", exact=False)
-            if not own.keys() <= found.keys():
+            if isinstance(callback, EarlyStopping | ModelCheckpoint) and not own.keys() <= found.keys():
                 raise ValueError(f"callbacks.{name} lacks {min(own.keys() - found.keys())}")
             if isinstance(callback, EarlyStopping):
                 copy(callback).load_state_dict(found)
     forget_paths({"callbacks": dict(states)}, trainer.callbacks)  # type: ignore[attr-defined]
+    plugin = trainer.precision_plugin
+    for name in {type(plugin).__qualname__, "native_amp_scaling_state"} & checkpoint.keys():
+        _require_like(checkpoint[name], plugin.state_dict(), name)
 
 
 def _require_like(found: Any, own: Any, place: str, *, exact: bool = True, counts: bool = False) -> None:

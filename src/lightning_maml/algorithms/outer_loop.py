@@ -167,7 +167,9 @@ class OuterLoop(pl.LightningModule):
         # Lightning converts the module after it has loaded the weights, which a float32 one would round.
         self.trainer.precision_plugin.convert_module(self)
         self._skipped = checkpoint.get("skipped", 0)
-        resumed = checkpoint.get("accumulated", {"gradients": {}, "trajectories": []})
+        resumed: dict[str, Any] = {"gradients": {}, "trajectories": []}
+        if self.trainer.state.fn == "fit":
+            resumed = checkpoint.get("accumulated", resumed)
         self._gradients = resumed["gradients"]
         self._accumulated = [Trajectory(*fields) for fields in resumed["trajectories"]]
         if hasattr(self.inner_loop, "load_state_dict"):

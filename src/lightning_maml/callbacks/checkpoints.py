@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from lightning_maml.algorithms.checkpoint import weights_fit
+from lightning_maml.algorithms.checkpoint import can_be_tested
 from lightning_maml.arguments import Count, checked
 from lightning_maml.checkpoint_files import LAST, is_whole, previous_of, require_few
 from lightning_maml.files import replacing
@@ -107,6 +107,7 @@ class Checkpoint(ModelCheckpoint):
         every_n_steps: Count | None = None,
     ) -> None:
         self._every_n_steps = every_n_steps
+        self._before_fits = False
         super().__init__(
             dirpath, filename, monitor=monitor, mode=mode, save_on_train_epoch_end=False, enable_version_counter=False
         )
@@ -119,12 +120,18 @@ class Checkpoint(ModelCheckpoint):
         if self.monitor is not None:
             self.best_model_score = state_dict["best_model_score"]
 
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Look at the best checkpoint beside the one that this run goes on from, while no callback has its state."""
+        if trainer.state.fn == "fit" and self.monitor is not None:
+            before = Path(str(trainer.ckpt_path)).with_name(self._path.name)
+            self._before_fits = can_be_tested(before, pl_module, trainer)
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Copy the best checkpoint here, which lies beside the one that this run goes on from."""
         if trainer.ckpt_path is None or self.best_model_score is None:
             return
         path, before = self._path, Path(trainer.ckpt_path).with_name(self._path.name)
-        if not weights_fit(before, pl_module):
+        if not self._before_fits:
             log.warning("%s is gone, damaged or another run's; the best checkpoint is sought anew from here", before)
             self.best_model_score = None
             return

@@ -120,4 +120,4 @@ class MetricsCSV(CSVLogger):
     @rank_zero_only
     def go_on_from(self, position: dict[str, Any]) -> None:
         """Drop what was logged after that position, or everything if this is another file."""
-        self.experiment.go_on_from(**position)
+        self.experiment.go_on_from(position["rows"], position["last"])

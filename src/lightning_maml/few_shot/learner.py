@@ -74,8 +74,8 @@ class FewShotLearner:
         try:
             if not trusted and not recipe.fits(state):
                 raise ValueError("other shapes")
-            require_finite(state)
             learner = recipe.make_learner(trusted)
+            require_finite(state, learner.state_dict())
             learner.load_state_dict(state)
         except SettingError:
             raise

@@ -2,7 +2,6 @@
 
 import copy
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,13 +11,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.plugins.precision import MixedPrecision
+from torch import nn
 
-from lightning_maml.algorithms import MAML, OuterLoop, check_checkpoint
+from lightning_maml.algorithms import MAML, OuterLoop, can_be_tested, check_checkpoint
 from lightning_maml.callbacks import Checkpoint, MetricsCSV, Resumption, WholeFiles
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import HigherLoop
 from lightning_maml.settings import SettingError
-from tests.integration.ends import same_state
 from tests.tasks import classification, small_conv4
 from tests.unit.algorithms.test_outer_loop import Repeat
 
@@ -72,54 +72,6 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_a_run_wrote_is_gone_on_from(stopped: Path) -> None:
     check_checkpoint(str(stopped), algorithm(), trainer(stopped.parents[1]))
-
-
-def hostile(state: dict[str, Any], path: str) -> dict[str, Any]:
-    """A callback's state, with that path as each of its files, to be the next that is deleted; and in all its texts."""
-    told = {name: path if isinstance(value, str) else value for name, value in state.items()}
-    best: Any = {"best_model_score": None, "best_k_models": {path: torch.tensor(float("inf"))}}
-    paths = dict.fromkeys(("best_model_path", "kth_best_model_path", "last_model_path"), path)
-    return told | paths | best | {"dirpath": state.get("dirpath")}
-
-
-@pytest.mark.parametrize(
-    "address", ["local://{}", "{}", "file://{}", "http://127.0.0.1:{port}/x", "{}/checkpoints/../../kept"]
-)
-def test_no_path_of_a_checkpoint_is_deleted_or_asked_for(stopped: Path, tmp_path: Path, address: str) -> None:
-    victim = tmp_path / "kept"
-    (victim / "inside").mkdir(parents=True)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0)
-        path = address.format(victim, port=server.getsockname()[1])
-        checkpoint = torch.load(stopped, weights_only=True)
-        states = checkpoint["callbacks"]
-        assert len(states) == 6  # all but Resumption, which has none
-        run = tmp_path / "run"
-        for name, state in states.items():
-            states[name] = hostile(
-                {**state, "dirpath": str(run / "checkpoints")} if "dirpath" in state else state, path
-            )
-        checkpoint |= {"recipe": {"network": path}, "hyper_parameters": {"path": path}, "wandb": {"id": path}}
-        torch.save(checkpoint, tmp_path / "last.ckpt")
-        resumed = trainer(run, max_epochs=4)
-        check_checkpoint(str(tmp_path / "last.ckpt"), algorithm(), resumed)
-        resumed.fit(algorithm(), datamodule=meta_batches(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
-        with pytest.raises(BlockingIOError):
-            server.accept()
-    assert (victim / "inside").is_dir() and resumed.global_step == 8
-    assert {one.name for one in tmp_path.iterdir()} == {"kept", "run", "last.ckpt"}
-
-
-def test_a_run_that_is_resumed_in_its_folder_goes_on_deleting_its_own_files(tmp_path: Path) -> None:
-    trainer(tmp_path).fit(algorithm(), datamodule=meta_batches())
-    last = tmp_path / "checkpoints/last.ckpt"
-    assert (tmp_path / "checkpoints/theirs-step=2.ckpt").exists()
-    trainer(tmp_path, max_epochs=4).fit(algorithm(), datamodule=meta_batches(), ckpt_path=last, weights_only=True)
-    kept = {path.name for path in last.parent.glob("theirs*")}
-    assert kept == {f"theirs-step={step}.ckpt" for step in (4, 6, 8)}  # as with Lightning's own loading
-    trainer(tmp_path / "whole", max_epochs=4).fit(algorithm(), datamodule=meta_batches())
-    one, other = (torch.load(path / "checkpoints/last.ckpt") for path in (tmp_path, tmp_path / "whole"))
-    assert same_state(one["state_dict"], other["state_dict"])
 
 
 def deep(levels: int) -> list[Any]:
@@ -187,34 +139,38 @@ def mutations(checkpoint: Any, levels: int) -> Iterator[tuple[str, Any]]:
             yield f"{path} {name}", changed(checkpoint, path, make())
 
 
-def resume(checkpoint: Any, folder: Path) -> str | None:
-    """Go on from a checkpoint as `src/run.py` does; what is said, if it is refused."""
+def resume(checkpoint: Any, folder: Path, *, trains: bool = True) -> str | None:
+    """Go on from a checkpoint as `src/run.py` does, or only test it; what is said, if it is refused."""
     path = folder / "garbage.ckpt"
     torch.save(checkpoint, path)
     run = trainer(folder / "run", max_epochs=4)
     said = None
     try:
-        check_checkpoint(str(path), algorithm(), run)
+        check_checkpoint(str(path), algorithm(), run, trains=trains)
     except SettingError as error:
         said = str(error)
     if said is not None:
         assert said.startswith(f"train.ckpt_path={path}: ") and "\n" not in said and not (folder / "run").exists()
         return said
-    run.fit(algorithm(), datamodule=meta_batches(), ckpt_path=path, weights_only=True)
-    shutil.rmtree(folder / "run")
+    go_on: Any = run.fit if trains else partial(run.test, verbose=False)
+    go_on(algorithm(), datamodule=meta_batches(), ckpt_path=path, weights_only=True)
+    shutil.rmtree(folder / "run", ignore_errors=True)
     return None
 
 
-@pytest.mark.parametrize(
-    "place", ["loops", "callbacks", "optimizer_states", "lr_schedulers", "pytorch-lightning_version"]
-)
-def test_garbage_in_a_checkpoint_is_refused_in_one_line_before_anything_is_written(
+NEEDED = ("state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers", "pytorch-lightning_version")
+
+
+@pytest.mark.parametrize("place", [*NEEDED, "metrics_csv", "skipped", "inner_loop", "accumulated"])
+def test_garbage_in_a_checkpoint_works_or_is_refused_in_one_line_before_anything_is_written(
     stopped: Path, tmp_path: Path, place: str
 ) -> None:
-    checkpoint = torch.load(stopped, weights_only=True)
-    assert resume(changed(checkpoint, (place,), None, missing=True), tmp_path)
-    for make in GARBAGE.values():
-        assert resume(changed(checkpoint, (place,), make()), tmp_path)
+    part = {place: torch.load(stopped, weights_only=True).get(place)}
+    for name, garbage in mutations(part, 1):
+        checkpoint = torch.load(stopped, weights_only=True)
+        checkpoint.pop(place, None)
+        said = resume(checkpoint | garbage, tmp_path)
+        assert said or place not in NEEDED, name
 
 
 @pytest.mark.parametrize(
@@ -229,8 +185,11 @@ def test_garbage_in_a_checkpoint_is_refused_in_one_line_before_anything_is_writt
         (("optimizer_states", 0, "param_groups", 0, "lr"), float("nan")),
         (("lr_schedulers", 0, "step"), 5),  # its own method, which its state would replace
         (("lr_schedulers", 0, "last_epoch"), "x"),
+        (("lr_schedulers", 0, "last_epoch"), -(2**62)),  # 0.9**step overflows
+        (("pytorch-lightning_version",), "2.1.x"),
         (("metrics_csv", "rows"), "x"),
         (("state_dict", "learner.network.head.bias"), torch.full((3,), float("nan"))),
+        (("state_dict", "learner.network.head.bias"), torch.full((3,), 1e300, dtype=torch.float64)),  # inf in float32
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else "",
 )
@@ -240,16 +199,87 @@ def test_a_single_value_that_is_garbage_is_refused(
     assert resume(changed(torch.load(stopped, weights_only=True), path, garbage), tmp_path)
 
 
-def test_a_state_of_early_stopping_that_is_garbage_is_refused(stopped: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("trains", [True, False], ids=["training", "test"])
+def test_a_callbacks_state_that_is_garbage_is_refused(stopped: Path, tmp_path: Path, trains: bool) -> None:
     checkpoint = torch.load(stopped, weights_only=True)
     (name,) = [name for name in checkpoint["callbacks"] if name.startswith("EarlyStopping")]
     for key, value in {"wait_count": "x", "best_score": [], "patience": None}.items():
-        said = resume(changed(checkpoint, ("callbacks", name, key), value), tmp_path)
+        said = resume(changed(checkpoint, ("callbacks", name, key), value), tmp_path, trains=trains)
         assert said is not None and f"callbacks.EarlyStopping.{key}" in said
+    for name in checkpoint["callbacks"]:
+        assert resume(changed(checkpoint, ("callbacks", name), {"x": 1}), tmp_path, trains=trains)
+
+
+@pytest.mark.parametrize("garbage", [False, True], ids=["whole", "garbage"])
+def test_a_best_checkpoint_of_garbage_beside_the_last_is_not_taken_along(
+    stopped: Path, tmp_path: Path, garbage: bool
+) -> None:
+    shutil.copytree(stopped.parent, tmp_path / "before")
+    best = tmp_path / "before/best.ckpt"
+    if garbage:
+        checkpoint = torch.load(best, weights_only=True)
+        torch.save(
+            checkpoint | {"callbacks": {name: {"best_model_score": "x"} for name in checkpoint["callbacks"]}}, best
+        )
+    last, run = tmp_path / "before/last.ckpt", tmp_path / "run"
+    trainer(run, max_epochs=2).fit(algorithm(), datamodule=meta_batches(), ckpt_path=last, weights_only=True)
+    assert (run / "checkpoints/best.ckpt").exists() is not garbage
+
+
+class Masked(nn.Module):
+    """With a buffer that is not finite by itself, as masks of attention are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = small_conv4(3).float()
+        self.register_buffer("mask", torch.full((3,), -torch.inf))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x)
+
+
+class Counting(pl.Callback):
+    """A user's, which keeps one value more than when the checkpoint was written."""
+
+    state_key = "Counting"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": 0, "new": 0}
+
+
+def test_what_somebody_may_change_between_runs_is_no_garbage(stopped: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(stopped, weights_only=True)
+    group = checkpoint["optimizer_states"][0]["param_groups"][0]
+    del group["decoupled_weight_decay"]  # which PyTorch's Adam once did not have
+    group["lr"] = 0.5
+    checkpoint["callbacks"] |= {"Counting": {"seen": 5}, "Gone": {"x": 1}}
+    checkpoint["metrics_csv"]["later"] = 1
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    resumed = trainer(tmp_path / "run", max_epochs=3)
+    resumed.callbacks.append(Counting())  # type: ignore[attr-defined]
+    check_checkpoint(str(tmp_path / "last.ckpt"), algorithm(), resumed)
+    resumed.fit(algorithm(), datamodule=meta_batches(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+
+
+def test_a_mask_is_no_weight_that_is_not_finite(stopped: Path, tmp_path: Path) -> None:
+    masked = OuterLoop(MAML(Masked()), HigherLoop(partial(torch.optim.SGD, lr=0.1)), partial(torch.optim.Adam, lr=0.01))
+    checkpoint = torch.load(stopped, weights_only=True) | {"state_dict": masked.state_dict()}
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    check_checkpoint(str(tmp_path / "last.ckpt"), masked, trainer(tmp_path), trains=False)
+
+
+def test_the_scale_of_mixed_precision_is_a_number(stopped: Path, tmp_path: Path) -> None:
+    scaler = torch.amp.GradScaler("cpu")  # type: ignore[attr-defined]
+    run = trainer(tmp_path, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+    for scale, fits in ((2.0, True), ("x", False), (None, False)):
+        state = {"MixedPrecision": scaler.state_dict() | {"scale": scale}}
+        torch.save(torch.load(stopped, weights_only=True) | state, tmp_path / "last.ckpt")
+        assert can_be_tested(tmp_path / "last.ckpt", algorithm(), run) is fits
 
 
 def test_more_values_than_anybody_can_walk_through_are_refused(stopped: Path, tmp_path: Path) -> None:
-    assert resume(torch.load(stopped, weights_only=True) | {"recipe": many()}, tmp_path)
+    for recipe in (many(), deep(150), endless()):
+        assert resume(torch.load(stopped, weights_only=True) | {"recipe": recipe}, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -259,3 +289,23 @@ def test_more_values_than_anybody_can_walk_through_are_refused(stopped: Path, tm
 )
 def test_an_unfinished_meta_update_that_is_garbage_is_refused(stopped: Path, tmp_path: Path, sums: Any) -> None:
     assert resume(torch.load(stopped, weights_only=True) | {"accumulated": sums}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("loss", "accuracy", "fits"),
+    [
+        (torch.full((2, 2), torch.nan), None, True),  # what was not computed is NaN
+        (torch.zeros(2, 2), torch.zeros(2, 2), True),
+        (torch.zeros(2, 2, dtype=torch.int64), None, False),
+        (torch.zeros(2, 2), torch.zeros(2, 3), False),
+        (torch.zeros(2, 2, device="meta"), None, False),
+        (None, None, False),
+    ],
+)
+def test_trajectories_of_an_unfinished_meta_update_are_numbers_at_each_step(
+    stopped: Path, tmp_path: Path, loss: Any, accuracy: Any, fits: bool
+) -> None:
+    gradients = {name: torch.zeros_like(value) for name, value in algorithm().learner.meta_parameters().items()}
+    sums = {"gradients": gradients, "trajectories": [(loss, loss, accuracy, accuracy)]}
+    said = resume(torch.load(stopped, weights_only=True) | {"accumulated": sums}, tmp_path)
+    assert (said is None) is fits

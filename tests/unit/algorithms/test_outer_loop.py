@@ -255,7 +255,7 @@ class TestCheckpoint:
         return OuterLoop(MAML(small_conv4(ways)), inner_loop(), ADAM)
 
     def check(self, path: str, algorithm: OuterLoop) -> None:
-        check_checkpoint(path, algorithm)
+        check_checkpoint(path, algorithm, trainer(Path(path).parent), trains=False)
 
     def saved(self, folder: Path, algorithm: OuterLoop, *, ways: int = 3, mlp: bool = False) -> str:
         path = folder / "some.ckpt"
