@@ -120,8 +120,6 @@ def _fitting(path: str) -> Iterator[None]:
     """Say of what is raised within that the run cannot go on from this checkpoint."""
     try:
         yield
-    except SettingError:
-        raise
     except Exception as error:  # over what anybody may have written, libraries raise what they stumble on
         reason = f"a run could not go on from what it holds ({one_line(error)[:200]}); give another"
         raise SettingError(_SETTING, path, reason) from error

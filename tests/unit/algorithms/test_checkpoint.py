@@ -185,6 +185,7 @@ def test_garbage_in_a_checkpoint_works_or_is_refused_in_one_line_before_anything
         (("optimizer_states", 0, "param_groups", 0, "lr"), float("nan")),
         (("lr_schedulers", 0, "step"), 5),  # its own method, which its state would replace
         (("lr_schedulers", 0, "last_epoch"), "x"),
+        (("lr_schedulers", 0, "base_lrs"), []),
         (("lr_schedulers", 0, "last_epoch"), -(2**62)),  # 0.9**step overflows
         (("pytorch-lightning_version",), "2.1.x"),
         (("metrics_csv", "rows"), "x"),
