@@ -48,6 +48,9 @@ def _of_own_folder(callback: ModelCheckpoint, state: dict[str, Any]) -> dict[str
 
 
 def _score(value: Any) -> Tensor:
-    if not (isinstance(value, float) or (isinstance(value, Tensor) and value.is_floating_point() and value.dim() == 0)):
+    is_number = isinstance(value, float) or (
+        isinstance(value, Tensor) and value.is_floating_point() and not value.dim()
+    )
+    if not is_number or value != value:
         raise ValueError("the score of a kept checkpoint is no number")
     return torch.as_tensor(value)

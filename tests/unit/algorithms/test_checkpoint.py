@@ -207,8 +207,10 @@ def test_a_callbacks_state_that_is_garbage_is_refused(stopped: Path, tmp_path: P
     for key, value in {"wait_count": "x", "best_score": [], "patience": None}.items():
         said = resume(changed(checkpoint, ("callbacks", name, key), value), tmp_path, trains=trains)
         assert said is not None and f"callbacks.EarlyStopping.{key}" in said
-    for name in checkpoint["callbacks"]:
-        assert resume(changed(checkpoint, ("callbacks", name), {"x": 1}), tmp_path, trains=trains)
+    for name, state in checkpoint["callbacks"].items():
+        for garbage in ({"x": 1}, {**state, "best_model_score": float("nan")}):
+            is_refused = bool(resume(changed(checkpoint, ("callbacks", name), garbage), tmp_path, trains=trains))
+            assert is_refused or (name.startswith("EarlyStopping") and garbage != {"x": 1})
 
 
 @pytest.mark.parametrize("garbage", [False, True], ids=["whole", "garbage"])
