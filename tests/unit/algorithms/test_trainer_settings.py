@@ -2,9 +2,11 @@
 
 import logging
 import platform
+from collections.abc import Iterator
 
 import pytest
 import torch
+from lightning_fabric.accelerators.mps import MPSAccelerator
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Timer
 
@@ -12,10 +14,13 @@ from lightning_maml.algorithms import make_trainer
 
 
 @pytest.fixture
-def _apple(monkeypatch: pytest.MonkeyPatch) -> None:
+def _apple(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(platform, "processor", lambda: "arm")
+    MPSAccelerator.is_available.cache_clear()  # Lightning asks once in a process
+    yield
+    MPSAccelerator.is_available.cache_clear()
 
 
 def device_of(accelerator: str) -> str:
