@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -107,6 +108,15 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def is_folder(path: Path) -> bool:
+    """`Path.is_dir()` as it was before Python 3.14: False where there is none, and an OSError where that cannot be
+    known, as of a name that is too long or a folder that may not be entered."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -21,6 +21,7 @@ from lightning_maml.data.images import (
     named_in_unicode,
     open_image,
 )
+from lightning_maml.files import is_folder
 from lightning_maml.settings import SettingError, printable
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ class _ImagesOfClass(Dataset):  # type: ignore[misc]
 
 def _folders_of_split(root: Path, split: str, ratio: Sequence[float], seed: int) -> list[Path]:
     """The folders of a split's classes, by name."""
-    if not root.is_dir():
+    if not is_folder(root):
         raise SettingError("data.root", root, "there is no such folder; give the one that holds your images")
     named = root / split
     if any((root / name).is_dir() for name in SPLITS):

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightning_maml.data import ENDINGS, ImageFileError, accessible, named_in_unicode
+from lightning_maml.files import is_folder
 from lightning_maml.settings import SettingError
 
 
@@ -16,7 +17,7 @@ def read_support(folder: str) -> tuple[list[Path], list[str]]:
         SettingError: if there is no such folder, it has no sub-folders, or one of them has no images.
     """
     root = Path(folder).expanduser()
-    if not root.is_dir():
+    if not is_folder(root):
         raise SettingError("support", folder, "there is no such folder; give one whose sub-folders are the classes")
     classes = _folders(root, "support")
     if not classes:
