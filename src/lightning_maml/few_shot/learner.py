@@ -1,6 +1,5 @@
 """A trained learner, to be adapted to anybody's classes."""
 
-import copy
 from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import Any
@@ -17,6 +16,7 @@ from lightning_maml.few_shot.recipe import Recipe
 from lightning_maml.few_shot.statistics import freeze_statistics
 from lightning_maml.files import replacing
 from lightning_maml.inner_loops import InnerLoop, Learner
+from lightning_maml.inner_loops.failures import copied
 from lightning_maml.settings import SettingError, one_line, require_at_least
 
 _PREFIX = "learner."  # of the weights in a checkpoint of Lightning's
@@ -128,7 +128,7 @@ class FewShotLearner:
         if steps and not self._learner.adapts_by_gradient:
             raise SettingError("steps", steps, "this method does not adapt by gradient; give 0")
         classifier = Classifier(
-            self.recipe, copy.deepcopy(self._learner), classes, steps, invert=invert, trusted=self._trusted
+            self.recipe, copied(self._learner), classes, steps, invert=invert, trusted=self._trusted
         )
         x = classifier.inputs(images)
         y = torch.tensor([classes.index(label) for label in labels], device=x.device)

@@ -1,21 +1,16 @@
 """Some tasks, and a learner's answers for all of them: one by one, or at once."""
 
-import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import tree_map
 
 from lightning_maml.episodes import Episodes, Task
-from lightning_maml.inner_loops.contracts import Learner, Parameters
+from lightning_maml.inner_loops.contracts import Learner, Parameters, adapting
 from lightning_maml.inner_loops.layers import FastLayers
-from lightning_maml.settings import SettingError, one_line
 
 
 class Chunk(Protocol):
@@ -78,7 +73,7 @@ class SingleTask:
             return self._learner.encode(meta, self._task)
 
     def start(self, meta: Parameters) -> dict[str, Tensor]:
-        return self._learner.start(meta, self._task)
+        return adapting(self._learner.start(meta, self._task))
 
     def losses(self, meta: Parameters, adapted: Parameters, split: str, step: int) -> tuple[Tensor, Tensor]:
         x, y = of_split(self._task, split)
@@ -94,9 +89,6 @@ class ManyTasks:
     together, and differentiates those: Σ of the tasks' losses has each task's own gradient with respect to its own φ.
     `vmap` over `torch.func.grad`, the usual way, batches the backward pass as well, and its rules for batch, layer and
     instance norm with weights are wrong in the second order (functorch's issue 534); they are never used here.
-
-    Raises:
-        SettingError: from any method, if vmap cannot batch the learner, naming what stands in its way.
     """
 
     def __init__(self, learner: Learner, episodes: Episodes) -> None:
@@ -120,8 +112,7 @@ class ManyTasks:
         return Episodes(*_batched(lambda *task: tuple(self._learner.encode(meta, Task(*task))), *self._episodes))
 
     def start(self, meta: Parameters) -> dict[str, Tensor]:
-        started: dict[str, Tensor] = _batched(lambda *task: self._learner.start(meta, Task(*task)), *self._episodes)
-        return started
+        return adapting(_batched(lambda *task: self._learner.start(meta, Task(*task)), *self._episodes))
 
     def losses(self, meta: Parameters, adapted: Parameters, split: str, step: int) -> tuple[Tensor, Tensor]:
         def of_task(adapted: Parameters, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,26 +130,6 @@ def of_split(data: Task | Episodes, split: str) -> tuple[Float[Tensor, "..."], S
 
 
 def _batched(function: Callable[..., Any], *arguments: Any) -> Any:
-    """vmap over the first dimension of every tensor; what it cannot batch is told from what does not work at all."""
-    try:
-        with FastLayers():
-            return vmap(function, randomness="different")(*arguments)
-    except (RuntimeError, NotImplementedError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        with torch.no_grad():
-            function(*tree_map(lambda value: value[0], arguments))  # its own error, if it has one
-        frames = traceback.extract_tb(error.__traceback__)
-        line = next((frame for frame in reversed(frames) if _is_the_users(frame)), frames[-1])
-        raise SettingError(
-            "inner_loop",
-            "vectorized",
-            f"this network cannot be batched over tasks, at `{line.line}` ({Path(line.filename).name}:{line.lineno}: "
-            f"{one_line(error)[:160]}); use inner_loop=higher, or inner_loop.vectorized=false where that is a setting",
-        ) from error
-
-
-def _is_the_users(frame: traceback.FrameSummary) -> bool:
-    """Whether a line is of the learner or its network, not of PyTorch or of these loops."""
-    file = Path(frame.filename)
-    return not file.is_relative_to(Path(torch.__file__).parent) and file.parent != Path(__file__).parent
+    """vmap over the first dimension of every tensor."""
+    with FastLayers():
+        return vmap(function, randomness="different")(*arguments)

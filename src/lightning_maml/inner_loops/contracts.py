@@ -63,6 +63,9 @@ class Learner(nn.Module, ABC):
         """A step size for each entry of φ (broadcastable to it), or None for the inner optimizer's own."""
         return None
 
+    def after_update(self) -> None:
+        """What changes with θ, after every meta-update, and is no parameter. By default, nothing."""
+
     def answer(self, adapted: Parameters, task: Task, step: int) -> Float[Tensor, "query outputs"]:
         """The outputs for a task's query set at φ_k, k = `step`, without a graph."""
         with torch.no_grad():
@@ -146,22 +149,26 @@ class InnerLoop(Protocol):
         ...
 
 
+def adapting(start: Parameters) -> dict[str, Tensor]:
+    """φ_0 as what inner steps move: a constant, which depends on no θ, is made a leaf."""
+    return {name: value if value.requires_grad else value.detach().requires_grad_() for name, value in start.items()}
+
+
 @dataclass
 class TaskRecord:
     """The losses and accuracies of one task, or of several at once, while they come in: at each step a value `[]`, or
-    one for each task `[tasks]`."""
+    one for each task `[tasks]`; None where nothing was computed."""
 
-    support_loss: list[Tensor]
-    query_loss: list[Tensor]
-    support_accuracy: list[Tensor]
-    query_accuracy: list[Tensor]
+    support_loss: list[Tensor | None]
+    query_loss: list[Tensor | None]
+    support_accuracy: list[Tensor | None]
+    query_accuracy: list[Tensor | None]
 
     @classmethod
-    def empty(cls, data: Task | Episodes, steps: int) -> "TaskRecord":
-        """All NaN: nothing computed yet."""
-        shape = (data.num_tasks,) if isinstance(data, Episodes) else ()
-        unknown = torch.full(shape, torch.nan, dtype=data.support_x.dtype, device=data.support_x.device)
-        return cls(*([unknown] * (steps + 1) for _ in fields(cls)))
+    def empty(cls, steps: int) -> "TaskRecord":
+        """Nothing computed yet."""
+        support_loss, query_loss, support_accuracy, query_accuracy = ([None] * (steps + 1) for _ in fields(cls))
+        return cls(support_loss, query_loss, support_accuracy, query_accuracy)  # type: ignore[arg-type]
 
     def add(self, split: str, step: int, loss: Tensor, output: Tensor, y: Tensor) -> None:
         """Keep the loss, and for class labels the accuracy, of `split` ("support" or "query") at φ_step."""
@@ -181,8 +188,15 @@ def stack_records(records: list[TaskRecord], *, classification: bool) -> Traject
     """The records of all tasks as one `Trajectory`."""
 
     def stack(name: str) -> Tensor:
-        each = [torch.stack(getattr(record, name), dim=-1) for record in records]
-        return torch.cat([values.reshape(-1, values.shape[-1]) for values in each])
+        each = []
+        for record in records:
+            known = next(
+                loss for losses in (record.support_loss, record.query_loss) for loss in losses if loss is not None
+            )
+            unknown = torch.full_like(known, torch.nan)
+            values = [unknown if value is None else value for value in getattr(record, name)]
+            each.append(torch.stack(values, dim=-1).reshape(-1, len(values)))
+        return torch.cat(each)
 
     return Trajectory(
         support_loss=stack("support_loss"),

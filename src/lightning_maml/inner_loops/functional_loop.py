@@ -1,12 +1,12 @@
 """What the loops share that differentiate SGD themselves: chunks of tasks, one after another."""
 
-import copy
 import logging
 import weakref
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Literal
 
 import psutil
@@ -18,6 +18,8 @@ from lightning_maml.arguments import Count, checked
 from lightning_maml.episodes import Episodes, Task
 from lightning_maml.inner_loops.chunk import Chunk, ManyTasks, SingleTask
 from lightning_maml.inner_loops.contracts import Learner, Objective, Parameters, TaskRecord, Trajectory, stack_records
+from lightning_maml.inner_loops.failures import copied, place_of, twice_differentiable
+from lightning_maml.inner_loops.higher_loop import HigherLoop
 from lightning_maml.inner_loops.sgd import FunctionalSGD
 from lightning_maml.inner_loops.unrolled import Adaptation, adapt
 from lightning_maml.settings import SettingError, require_at_least
@@ -47,6 +49,7 @@ class FunctionalLoop(ABC):
         self, inner_optimizer: Callable[..., Optimizer], chunk_size: ChunkSize = "auto", *, vectorized: bool
     ) -> None:
         self._sgd = FunctionalSGD(inner_optimizer)
+        self._plain = HigherLoop(inner_optimizer)
         self._chunk_size: int | None = None if chunk_size == "auto" else int(chunk_size)
         self._vectorized = vectorized
         self._checked: set[bool] = set()  # orders of derivatives: that without second ones says nothing of these
@@ -59,11 +62,28 @@ class FunctionalLoop(ABC):
         """See `InnerLoop`.
 
         Raises:
-            SettingError: if `steps` is negative, or the learner cannot be batched over tasks.
+            SettingError: if `steps` is negative, or the network is not made for this loop, and is for `HigherLoop`.
         """
         require_at_least(0, algorithm__num_inner_steps=steps)
         if objective is not None:
             objective.require_within(steps)
+        with twice_differentiable():
+            try:
+                return self._computed(learner, episodes, steps, objective)
+            except (SettingError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # of anybody's network
+                two = Episodes(*(field[:2] for field in episodes))
+                self._plain(learner, two, steps=steps, objective=objective)  # its own error, if it has one
+                adaptation = Adaptation(learner, self._sgd, objective or Objective({}, {}), steps)
+                again = partial(self._in_chunks, adaptation, _leaves(learner), two, evaluation=objective is None)
+                place = place_of(error, learner, next(two.tasks()), again)
+                name = type(self).__name__.removesuffix("Loop").lower()
+                raise SettingError("inner_loop", name, f"it cannot compute {place}; use inner_loop=higher") from error
+
+    def _computed(
+        self, learner: Learner, episodes: Episodes, steps: int, objective: Objective | None
+    ) -> tuple[Trajectory, dict[str, Tensor] | None]:
         meta = _leaves(learner)
         adaptation = Adaptation(learner, self._sgd, objective or Objective({}, {}), steps)
         if objective is not None and self._vectorized:
@@ -97,7 +117,7 @@ class FunctionalLoop(ABC):
         require_at_least(0, algorithm__eval_inner_steps=steps)
         adaptation = Adaptation(learner, self._sgd, Objective({}, {}), steps)
         meta = {name: theta.detach() for name, theta in learner.meta_parameters().items()}
-        with torch.enable_grad():
+        with torch.enable_grad(), twice_differentiable():
             adapted = self.solve(adaptation, meta, SingleTask(learner, task), None)
         return {name: value.detach() for name, value in adapted.items()}
 
@@ -106,7 +126,7 @@ class FunctionalLoop(ABC):
         kept = _Kept()
         chunk = ManyTasks(adaptation.learner, Episodes(*(field[:1].clone() for field in episodes)))
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(kept.pack, kept.unpack):
-            self.gradients(adaptation, meta, chunk, TaskRecord.empty(chunk.data, adaptation.steps))
+            self.gradients(adaptation, meta, chunk, TaskRecord.empty(adaptation.steps))
         size = max(1, int(_room(episodes.support_x.device) / max(kept.peak, 1)))
         if size < episodes.num_tasks:
             log.info("%s of %s tasks at once: each keeps %.0f MB", size, episodes.num_tasks, kept.peak / 1e6)
@@ -120,14 +140,14 @@ class FunctionalLoop(ABC):
             SettingError: if they disagree beyond rounding.
         """
         device = episodes.support_x.device if episodes.support_x.device.type in _HAS_FLOAT64 else torch.device("cpu")
-        learner = copy.deepcopy(learner).to(device).double().eval()  # dropout would draw differently for each task
+        learner = copied(learner).to(device).double().eval()  # dropout would draw differently for each task
         some = Episodes(*(field[:2].to(device) for field in episodes))
         some = Episodes(*(field.double() if field.is_floating_point() else field for field in some))
         adaptation = Adaptation(learner, self._sgd, objective, steps)
         meta = _leaves(learner)
 
         def gradient(chunks: list[Chunk]) -> Tensor:
-            parts = [self.gradients(adaptation, meta, chunk, TaskRecord.empty(chunk.data, steps)) for chunk in chunks]
+            parts = [self.gradients(adaptation, meta, chunk, TaskRecord.empty(steps)) for chunk in chunks]
             return torch.stack([torch.cat([value.flatten() for value in part]) for part in parts]).sum(dim=0)
 
         with torch.enable_grad(), torch.autocast(device.type, enabled=False):
@@ -164,7 +184,7 @@ class FunctionalLoop(ABC):
         records = []
         with torch.enable_grad():
             for chunk in self._chunks(adaptation.learner, episodes):
-                record = TaskRecord.empty(chunk.data, adaptation.steps)
+                record = TaskRecord.empty(adaptation.steps)
                 records.append(record)
                 if evaluation:
                     self.solve(adaptation, meta, chunk, record)

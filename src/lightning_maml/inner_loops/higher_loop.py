@@ -1,6 +1,8 @@
 """The reference inner loop: unrolled, one task after another, through higher's differentiable optimizers."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import higher
@@ -16,8 +18,10 @@ from lightning_maml.inner_loops.contracts import (
     Parameters,
     TaskRecord,
     Trajectory,
+    adapting,
     stack_records,
 )
+from lightning_maml.inner_loops.failures import place_of, twice_differentiable
 from lightning_maml.optimizers import make_optimizer
 from lightning_maml.settings import SettingError, require_at_least
 
@@ -61,11 +65,34 @@ class HigherLoop:
         """See `InnerLoop`.
 
         Raises:
-            SettingError: if `steps` is negative.
+            SettingError: if `steps` is negative, or the network can be differentiated once and not twice.
         """
         require_at_least(0, algorithm__num_inner_steps=steps)
         if objective is not None:
             objective.require_within(steps)
+        with twice_differentiable():
+            try:
+                return self._computed(learner, episodes, steps, objective)
+            except (SettingError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # of anybody's network
+                if objective is None or objective.first_order:
+                    raise
+                one = Episodes(*(field[:1] for field in episodes))
+                self._computed(
+                    learner, one, steps, replace(objective, first_order=True)
+                )  # its own error, if it has one
+                again = partial(self._computed, learner, one, steps, objective)
+                remedy = "use another layer, or first-order gradients (algorithm=fomaml)"
+                raise SettingError(
+                    "algorithm.objective",
+                    "second order",
+                    f"there is no second derivative of {place_of(error, learner, next(one.tasks()), again)}; {remedy}",
+                ) from error
+
+    def _computed(
+        self, learner: Learner, episodes: Episodes, steps: int, objective: Objective | None
+    ) -> tuple[Trajectory, dict[str, Tensor] | None]:
         # Leaves that share θ's storage: hooks on θ itself (W&B's, DDP's) see the outer loop's backward alone.
         trains = objective is not None
         meta = {name: theta.detach().requires_grad_(trains) for name, theta in learner.meta_parameters().items()}
@@ -73,7 +100,7 @@ class HigherLoop:
         records = []
         with torch.enable_grad():
             for task in episodes.tasks():
-                record = TaskRecord.empty(task, steps)
+                record = TaskRecord.empty(steps)
                 if objective is None:
                     self.descend(learner, meta, task, steps, record, evaluation=True)
                 else:
@@ -88,8 +115,8 @@ class HigherLoop:
         """See `InnerLoop`."""
         require_at_least(0, algorithm__eval_inner_steps=steps)
         meta = {name: theta.detach() for name, theta in learner.meta_parameters().items()}
-        with torch.enable_grad():
-            record = TaskRecord.empty(task, steps)
+        with torch.enable_grad(), twice_differentiable():
+            record = TaskRecord.empty(steps)
             adapted = self.descend(learner, meta, task, steps, record, evaluation=False)[1]
         return {name: value.detach() for name, value in adapted.items()}
 
@@ -98,9 +125,9 @@ class HigherLoop:
     ) -> Float[Tensor, ""]:
         """The task's outer loss, as a differentiable function of `meta`."""
         task = learner.encode(meta, task)
-        adapted = learner.start(meta, task)
+        adapted = adapting(learner.start(meta, task))
         optimizer = self._differentiable_optimizer(adapted, differentiable=True)
-        outer_loss = torch.zeros((), dtype=task.support_x.dtype, device=task.support_x.device)
+        parts = []
         for step in range(steps + 1):
             for split, x, y, weights in (
                 ("support", task.support_x, task.support_y, objective.support),
@@ -115,14 +142,14 @@ class HigherLoop:
                     loss = learner.loss(output, y)
                 record.add(split, step, loss, output, y)
                 if weight:
-                    outer_loss = outer_loss + weight * loss
+                    parts.append(weight * loss)
                 if adapts:
                     inner_loss = loss
             if step < steps:
                 if objective.first_order:
                     inner_loss = _linearized(inner_loss, adapted)
                 adapted = _step(optimizer, inner_loss, adapted, learner.step_size(meta, step))
-        return outer_loss
+        return torch.stack(parts).sum()
 
     def descend(
         self,

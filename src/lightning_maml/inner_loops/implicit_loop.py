@@ -140,7 +140,7 @@ class ImplicitLoop(FunctionalLoop):
         meta = {name: value.detach() for name, value in meta.items()}
         proximal = self._proximal if self._proximal_in_evaluation else 0.0
         evaluation = record is not None
-        record = record or TaskRecord.empty(chunk.data, adaptation.steps)
+        record = record or TaskRecord.empty(adaptation.steps)
         return self._solve(adaptation, meta, chunk, chunk.start(meta), proximal, record, evaluation=evaluation)
 
     def _solve(

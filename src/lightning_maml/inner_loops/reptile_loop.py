@@ -53,7 +53,7 @@ class ReptileLoop(HigherLoop):
         records = []
         with torch.enable_grad():
             for task in episodes.tasks():
-                record = TaskRecord.empty(task, steps)
+                record = TaskRecord.empty(steps)
                 batches = self._batches(task, steps)
                 before, after = self.descend(
                     learner, meta, task, steps, record, evaluation=objective.trace, batches=batches

@@ -49,15 +49,14 @@ class Adaptation:
                 inner = losses.sum()
         if step < self.steps:
             second_order = differentiable and not self.objective.first_order
-            moving = {name: value for name, value in at.adapted.items() if value.requires_grad}
             values = torch.autograd.grad(
                 inner,
-                list(moving.values()),
+                list(at.adapted.values()),
                 create_graph=second_order,
                 retain_graph=differentiable,
                 allow_unused=True,
             )
-            gradients = dict(zip(moving, values, strict=True))
+            gradients = dict(zip(at.adapted, values, strict=True))
             at = self.sgd.step(at, gradients, self.learner.step_size(meta, step))
         return at, torch.stack(parts).sum() if parts else None
 
@@ -66,11 +65,11 @@ def unroll(adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskR
     """The objective, summed over the chunk's tasks, as a differentiable function of `meta`."""
     chunk = chunk.having(chunk.encode(meta))
     at = Descent(chunk.start(meta), {})
-    total = torch.zeros((), dtype=chunk.data.support_x.dtype, device=chunk.data.support_x.device)
+    parts = []
     for step in range(adaptation.steps + 1):
         at, part = adaptation.advance(meta, chunk, at, step, record, differentiable=True)
-        total = total if part is None else total + part
-    return total
+        parts += [] if part is None else [part]
+    return torch.stack(parts).sum()
 
 
 def adapt(adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord | None) -> dict[str, Tensor]:

@@ -102,8 +102,10 @@ def test_a_loop_that_cannot_batch_the_network_is_left_out(caplog: pytest.LogCapt
     loop = AutoLoop(SGD)
     loop(MAML(Branching()), classification(2), steps=1, objective=Objective.final(1))
     assert set(loop.state_dict().values()) < {"higher", "vectorized, single tasks"}  # one of those that batch nothing
-    assert "leaves out vectorized, chunks of 4: inner_loop=vectorized: this network cannot be batched" in caplog.text
-    assert "leaves out vectorized: inner_loop=vectorized: this network cannot be batched" in caplog.text
+    assert (
+        "leaves out vectorized, chunks of 4: inner_loop=vectorized: it cannot compute network Branching" in caplog.text
+    )
+    assert "leaves out vectorized: inner_loop=vectorized: it cannot compute network Branching" in caplog.text
 
 
 def test_with_another_optimizer_than_sgd_it_is_higher() -> None:
