@@ -28,6 +28,7 @@ def main(cfg: DictConfig) -> float | None:
     from lightning_maml.configuration import check_settings
     from lightning_maml.data import MetaDataModule, headline
     from lightning_maml.few_shot import Recipe
+    from lightning_maml.models import normalize_by
     from lightning_maml.optimizers import rehearse
 
     # What can be checked without data comes first: nothing is downloaded or prepared for a run that cannot work.
@@ -52,17 +53,18 @@ def main(cfg: DictConfig) -> float | None:
     built: dict[str, Any] = {"input_shape": datamodule.input_shape, "num_outputs": datamodule.num_outputs}
     network, example = hydra.utils.instantiate(cfg.model.torch_module, **built), datamodule.example("train")
     check_network(network, example.support_x[0], datamodule.num_outputs)
+    batch_norm = normalize_by(network, cfg.model.batch_norm)
     learner = hydra.utils.instantiate(cfg.algorithm.learner, network=network)
     datamodule.require_tasks_for(any_ways=learner.any_ways)
     algorithm = around(learner=learner)
     check_adaptation(algorithm, example)
     run = HydraConfig.get().runtime
     config: Any = redaction.masked(OmegaConf.to_container(cfg, resolve=True))
-    algorithm.recipe = Recipe.of(config, **built, data=run.choices["data"]).plain()
+    algorithm.recipe = Recipe.of(config, **built, data=run.choices["data"], batch_norm=batch_norm).plain()
     if ckpt_path is not None:
         check_checkpoint(ckpt_path, algorithm, trainer, trains=cfg.train.fit)
     choices, overrides = dict(run.choices), overrides_as_typed(HydraConfig.get())
-    announce(trainer, algorithm, headline(datamodule), choices, run.output_dir)
+    announce(trainer, algorithm, headline(datamodule), choices, run.output_dir, batch_norm)
     succeeded = False
     try:
         begin_logging(trainer, algorithm, config, choices=choices, overrides=overrides)

@@ -7,8 +7,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lightning_maml.algorithms.spectral_norms import iterate, iterates
 from lightning_maml.episodes import Task
 from lightning_maml.inner_loops import Learner, Parameters
+from lightning_maml.models import keeps_statistics, normalize_by
 from lightning_maml.settings import SettingError
 
 _NETWORK = "network."
@@ -19,15 +21,29 @@ class NetworkLearner(Learner):
     """A learner around one network.
 
     Args:
-        network: any module from inputs to logits or targets. Its batch norms are set to normalize by the batch at hand;
-            other buffers are never changed.
+        network: any module from inputs to logits or targets. Its batch and instance norms are set to normalize by the
+            batch at hand, unless `normalize_by(network, "running")` came before; a spectral norm's power iterations go
+            on with θ; other buffers are never changed.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        # Running statistics belong to one data distribution; here every task is another, and evaluation adapts too.
-        torch.func.replace_all_batch_norm_modules_(network)
+        normalize_by(network, "batch")
+
+    def train(self, mode: bool = True) -> "NetworkLearner":
+        """Set the mode of all modules but those that are the same in training and evaluation: normalizations by
+        statistics that stay as they are, and spectral norms, whose power iterations take φ into account."""
+        super().train(mode)
+        for module in self.modules():
+            module.training = (module.training or iterates(module)) and not keeps_statistics(module)
+        return self
+
+    def after_update(self) -> None:
+        """Iterate spectral norms at θ; an inner step's own iteration begins from there."""
+        with torch.no_grad():
+            for module in self.network.modules():
+                iterate(module)
 
     def of_network(self, meta: Parameters, part: str = "") -> dict[str, Tensor]:
         """The parameters of the network, or of a part of it, "body" or "head", by their names in the whole."""

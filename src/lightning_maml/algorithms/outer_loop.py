@@ -214,6 +214,7 @@ class OuterLoop(pl.LightningModule):
             return
         optimizer.step()
         optimizer.zero_grad()
+        self.learner.after_update()
         scheduler: Any = self.lr_schedulers()
         if scheduler is not None:
             step_scheduler(scheduler)

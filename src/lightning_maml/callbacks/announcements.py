@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_maml.algorithms import OuterLoop
+from lightning_maml.models import BatchNorm
 from lightning_maml.sweeps import in_sweep
 
 log = logging.getLogger(__name__)
@@ -20,10 +21,20 @@ _FILES = (
     *("metrics.json", os.path.join("checkpoints", "best.ckpt")),
 )
 
+_STATISTICS = {
+    "batch": "the batch at hand; the network's running statistics are not used",
+    "running": "the running statistics that the network came with, which stay as they are",
+}
+
 
 @rank_zero_only
 def announce(
-    trainer: pl.Trainer, algorithm: OuterLoop, tasks: str, choices: Mapping[str, str | None], run_dir: str
+    trainer: pl.Trainer,
+    algorithm: OuterLoop,
+    tasks: str,
+    choices: Mapping[str, str | None],
+    run_dir: str,
+    batch_norm: BatchNorm | None = None,
 ) -> None:
     """Say what is about to run, a line each: the method, the data, the network, where it computes, where it writes.
 
@@ -32,6 +43,7 @@ def announce(
         tasks: the data's tasks, in words.
         choices: which member was picked of each group of conf/.
         run_dir: the run's folder.
+        batch_norm: what the network's batch norms normalize by, if they came with running statistics.
     """
     steps = counted(algorithm.num_inner_steps, "inner step")
     if algorithm.eval_inner_steps != algorithm.num_inner_steps:
@@ -40,6 +52,8 @@ def announce(
     log.info("method: %s, inner_loop=%s, %s", choices.get("algorithm"), choices.get("inner_loop"), steps)
     log.info("data: %s, %s", choices.get("data"), tasks)
     log.info("network: %s, %s learned, on %s", choices.get("model"), counted(parameters, "parameter"), device(trainer))
+    if batch_norm is not None:
+        log.info("batch norm: by %s (model.batch_norm=%s)", _STATISTICS[batch_norm], batch_norm)
     log.info("folder: %s", shown(run_dir))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_maml.checkpoint_files import require_few
 from lightning_maml.inner_loops import InnerLoop, Learner
+from lightning_maml.models import BatchNorm, materialize, normalize_by
 from lightning_maml.settings import SettingError, one_line
 
 # What a checkpoint, which may be a stranger's, can have built: classes of these packages, and nothing else.
@@ -32,6 +33,7 @@ class Recipe:
 
     Attributes:
         network, learner, inner_loop: nodes with a `_target_`, as Hydra's configurations have them.
+        batch_norm: what the network's batch norms normalize by, see `normalize_by`; empty for networks without.
         transforms: a node for each, applied to an image one after another.
         input_shape: channels, height, width of one input.
         num_outputs: outputs of the head that the network was built with.
@@ -47,9 +49,18 @@ class Recipe:
     num_outputs: int
     steps: int
     data: str
+    batch_norm: str = ""
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], *, input_shape: Sequence[int], num_outputs: int, data: str) -> "Recipe":
+    def of(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        input_shape: Sequence[int],
+        num_outputs: int,
+        data: str,
+        batch_norm: BatchNorm | None = None,
+    ) -> "Recipe":
         """From a run's resolved configuration, and what its data have decided."""
         algorithm = config["algorithm"]
         steps = algorithm["eval_inner_steps"]
@@ -62,6 +73,7 @@ class Recipe:
             num_outputs=num_outputs,
             steps=algorithm["num_inner_steps"] if steps is None else steps,
             data=data,
+            batch_norm=batch_norm or "",
         )
 
     @classmethod
@@ -73,6 +85,7 @@ class Recipe:
         """
         if not isinstance(values, Mapping):
             raise ValueError("there is no recipe")
+        values = {"batch_norm": "", **values}  # older ones have none
         for name, kind in _KINDS.items():
             if not isinstance(values.get(name), kind):
                 raise ValueError(f"the recipe's {name} is {values.get(name)!r}")
@@ -93,9 +106,10 @@ class Recipe:
         Raises:
             SettingError: if it names something that is not of this project and not `trusted`.
         """
-        network: nn.Module = _build(
-            self.network, trusted, input_shape=tuple(self.input_shape), num_outputs=self.num_outputs
-        )
+        shape = tuple(self.input_shape)
+        network: nn.Module = _build(self.network, trusted, input_shape=shape, num_outputs=self.num_outputs)
+        materialize(network, torch.zeros(2, *shape))
+        normalize_by(network, "running" if self.batch_norm == "running" else "batch")
         learner: Learner = _build(self.learner, trusted, network=network)
         return learner
 

@@ -16,7 +16,7 @@ def freeze_statistics(module: nn.Module, run: Callable[[], Any]) -> None:
 
     so that afterwards an output depends on its own input alone. A layer that is called more than once keeps the last.
     """
-    norms = [one for one in module.modules() if isinstance(one, _Norm)]
+    norms = [one for one in module.modules() if isinstance(one, _Norm) and not one.track_running_stats]
     seen: dict[_Norm, torch.Tensor] = {}
     hooks = [norm.register_forward_pre_hook(lambda norm, inputs: seen.update({norm: inputs[0]})) for norm in norms]
     try:
