@@ -38,6 +38,10 @@ def main(cfg: DictConfig) -> None:
     asked = cfg.query if OmegaConf.is_list(cfg.query) else [cfg.query]
     queries, truth = read_query([str(one) for one in asked], labels)
     learner = FewShotLearner.load(str(cfg.ckpt), trusted=cfg.trusted, device=cfg.device)
+    if learner.recipe.of_texts:
+        raise SettingError(
+            "ckpt", cfg.ckpt, "it was trained on texts; in Python, FewShotLearner.load(…).adapt takes them"
+        )
     with images_of("support"):
         classifier = learner.adapt(images, labels, steps=cfg.steps, transductive=cfg.transductive, invert=cfg.invert)
     trained = printable(learner.recipe.data)

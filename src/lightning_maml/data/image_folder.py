@@ -27,7 +27,7 @@ from lightning_maml.settings import SettingError, printable
 log = logging.getLogger(__name__)
 
 _THREE = "three shares: of train, val and test"
-_Shares = Annotated[Sequence[float], Field(min_length=3, max_length=3, description=_THREE)]
+Shares = Annotated[Sequence[float], Field(min_length=3, max_length=3, description=_THREE)]
 
 
 class ImageFolder(CombinationMetaDataset):  # type: ignore[misc]
@@ -62,7 +62,7 @@ class ImageFolder(CombinationMetaDataset):  # type: ignore[misc]
         meta_test: bool = False,
         meta_split: str | None = None,
         mode: str = "RGB",
-        ratio: _Shares = (0.6, 0.2, 0.2),
+        ratio: Shares = (0.6, 0.2, 0.2),
         split_seed: Seed = 0,
         skip_unreadable: bool = False,
         transform: Callable[[Any], Any] | None = None,
@@ -91,7 +91,7 @@ class ImageFolderClassDataset(ClassDataset):  # type: ignore[misc]
         except (ValueError, KeyError) as error:
             raise SettingError("data.mode_of_images", mode, "choose RGB, or L for grey") from error
         self._mode = mode
-        folders = _folders_of_split(root, self.meta_split, ratio, seed)
+        folders = classes_of_split(root, self.meta_split, ratio, seed, _classes)
         self.labels = [folder.name for folder in folders]
         self._files = [_images(folder, skip_unreadable=skip_unreadable) for folder in folders]
         self.sources = [file for files in self._files for file in files]  # what a cache of it depends on
@@ -133,18 +133,20 @@ class _ImagesOfClass(Dataset):  # type: ignore[misc]
         return image, target
 
 
-def _folders_of_split(root: Path, split: str, ratio: Sequence[float], seed: int) -> list[Path]:
-    """The folders of a split's classes, by name."""
+def classes_of_split(
+    root: Path, split: str, ratio: Sequence[float], seed: int, find: Callable[[Path], list[Path]]
+) -> list[Path]:
+    """The classes of a split, by name: those that `find` sees in `root/split`; or a share of those in `root`."""
     if not is_folder(root):
-        raise SettingError("data.root", root, "there is no such folder; give the one that holds your images")
+        raise SettingError("data.root", root, "there is no such folder; give the one that holds your data")
     named = root / split
     if any((root / name).is_dir() for name in SPLITS):
         if not named.is_dir():
             raise SettingError("data.root", root, f"it has no sub-folder {split}; it needs train, val and test")
-        return _classes(named)
+        return find(named)
     if min(ratio) < 0 or not sum(ratio) > 0:
         raise SettingError("data.ratio", ratio, f"give {_THREE}")
-    classes = _classes(root)
+    classes = find(root)
     order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(classes))
     ends = np.round(np.cumsum([0, *ratio]) / sum(ratio) * len(classes)).astype(int)
     place = SPLITS.index(split)

@@ -69,8 +69,9 @@ class FewShotLearner:
                 "it does not say how its network is built and its images are prepared; train it again with "
                 "this version, which writes that into its checkpoints",
             ) from error
-        if len(recipe.input_shape) != 3 or recipe.input_shape[0] not in (1, 3):
-            raise SettingError("ckpt", name, "it was not trained on images, grey or in colour; give one that was")
+        if not recipe.of_texts and (len(recipe.input_shape) != 3 or recipe.input_shape[0] not in (1, 3)):
+            reason = "it was not trained on images, grey or in colour, nor on texts; give one that was"
+            raise SettingError("ckpt", name, reason)
         try:
             if not trusted and not recipe.fits(state):
                 raise ValueError("other shapes")
@@ -104,10 +105,10 @@ class FewShotLearner:
         transductive: bool = False,
         invert: bool = False,
     ) -> Classifier:
-        """A classifier of the classes that these images show.
+        """A classifier of the classes that these images show, or texts belong to.
 
         Args:
-            images: the support set: files, images of Pillow's, arrays, or inputs.
+            images: the support set: files, images of Pillow's, arrays, or inputs; texts, if trained on them.
             labels: the class of each, a text or a number.
             steps: inner steps; None for as many as the checkpoint was evaluated with.
             transductive: normalize images that are classified together by their common statistics, as the papers do;

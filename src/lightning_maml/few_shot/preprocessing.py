@@ -15,7 +15,8 @@ from lightning_maml.data import as_mode, open_image
 from lightning_maml.settings import SettingError, one_line
 
 ImageLike = str | PathLike[str] | Image.Image | np.ndarray | Tensor
-"""A file, an image of Pillow's, an array [height, width] or [height, width, channels] of bytes, or a ready input."""
+"""A file, an image of Pillow's, an array [height, width] or [height, width, channels] of bytes, or a ready input;
+a text for a checkpoint that was trained on texts."""
 
 
 class Preprocessing:
@@ -48,7 +49,11 @@ class Preprocessing:
         if isinstance(image, Tensor):
             if tuple(image.shape) != self.input_shape:
                 raise ValueError(f"an input of shape {tuple(image.shape)}; the network takes {self.input_shape}")
-            return image.float()
+            return image.long() if len(self.input_shape) == 1 else image.float()
+        if len(self.input_shape) == 1:
+            if not isinstance(image, str):
+                raise ValueError(f"a {type(image).__name__}; this checkpoint was trained on texts, give one")
+            return self._transformed(image)
         if isinstance(image, np.ndarray):
             image = _from_array(image)
         picture = ImageOps.exif_transpose(image) if isinstance(image, Image.Image) else open_image(Path(image))

@@ -19,6 +19,7 @@ _KNOWN = (
     "lightning_maml.models",
     "lightning_maml.algorithms",
     "lightning_maml.inner_loops",
+    *("lightning_maml.data.HashedWords", "lightning_maml.data.hashed_words"),
     "torchvision.transforms",
     "torch.optim",
 )
@@ -75,6 +76,12 @@ class Recipe:
             data=data,
             batch_norm=batch_norm or "",
         )
+
+    @property
+    def of_texts(self) -> bool:
+        """Whether an input is made of a text, not of an image."""
+        first = self.transforms[0] if self.transforms else None
+        return isinstance(first, Mapping) and first.get("_target_") == "lightning_maml.data.HashedWords"
 
     @classmethod
     def from_plain(cls, values: Any) -> "Recipe":
