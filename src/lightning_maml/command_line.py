@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
 from lightning_maml import redaction, sweeps
 from lightning_maml.allocator import keep_freed_memory
@@ -27,7 +28,7 @@ from lightning_maml.completion import complete_folders
 from lightning_maml.files import alone_in, is_no_room
 from lightning_maml.help_page import help_page, settings_page
 from lightning_maml.mishaps import mishap
-from lightning_maml.overrides import as_hydra_takes_them, quoted, what_was_meant
+from lightning_maml.overrides import as_hydra_takes_them, quoted, translate_yamls, what_was_meant
 from lightning_maml.processes import overrides_of_rank, rank, several
 from lightning_maml.settings import NonFiniteLossError, SettingError, one_line, printable
 from lightning_maml.sweeps import require_processes_from_outside as require_processes_from_outside
@@ -108,6 +109,7 @@ def errors_in_one_line(task: Callable[[DictConfig], float | None]) -> Callable[[
 
         def masked_task(cfg: DictConfig) -> float | None:
             redaction.mask_configuration()
+            translate_yamls(cfg)
             return task(cfg)
 
         if sweeps.in_sweep():
@@ -220,7 +222,7 @@ def _meta_updates(share: float = 1, *, _root_: Any) -> int:
 
 
 # What the YAMLs may write in `${…}`, here and in the processes of a launcher; `env` as OmegaConf 2.0 had it.
-OmegaConf.register_new_resolver("env", lambda name, default=None: os.environ.get(name, default), replace=True)
+OmegaConf.register_new_resolver("env", oc.env, replace=True)
 OmegaConf.register_new_resolver("help_page", help_page, replace=True)
 OmegaConf.register_new_resolver("settings_page", settings_page, replace=True)
 OmegaConf.register_new_resolver("product", lambda *factors: prod(factors), replace=True)

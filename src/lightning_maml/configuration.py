@@ -233,7 +233,7 @@ def _takes(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], di
 def _as_typed(node: DictConfig, name: str, path: str) -> str:
     """The setting that a value comes from: that of `${other.setting}` is the other one."""
     raw = OmegaConf.to_container(node, resolve=False)
-    value = raw[name] if isinstance(raw, dict) else None
+    value = raw.get(name) if isinstance(raw, dict) else None
     other = value[2:-1] if isinstance(value, str) and value.startswith("${") and value.endswith("}") else ""
     if not other.replace(".", "").replace("_", "").isalnum():
         return f"{path}.{name}"

@@ -1,4 +1,4 @@
-"""Overrides as people type them: as they were once called, with dashes, or misspelt; and what was probably meant."""
+"""Overrides and YAMLs as people have them: as they were once called, with dashes, or misspelt; and what was meant."""
 
 import re
 import sys
@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import ConfigCompositionException, MissingConfigException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lightning_maml.settings import SettingError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 _CLOSE = 0.7  # as difflib measures: to max_epoch, max_epochs has 0.95 and max_steps 0.67
+# What lightning-maml called its classes.
+_FORMER = {
+    "pl.datamodule.MetaDataModule": "lightning_maml.data.MetaDataModule",
+    "common.transform.Rotation": "torchmeta.transforms.Rotation",
+}
+_FORMER_HEADER = "# @package _group_: Hydra 1.0 wanted this first line in a YAML, today's does not; delete it"
 
 
 def quoted(arguments: Sequence[str], paths: Sequence[str]) -> list[str]:
@@ -59,6 +65,35 @@ def translate(argument: str) -> list[str]:
     return today
 
 
+def translate_yamls(cfg: DictConfig) -> None:
+    """Make today's of YAMLs that were written for lightning-maml; one line tells of what has changed.
+
+    Raises:
+        SettingError: for a first line that puts a YAML's settings where nothing finds them.
+    """
+    if "_group_" in cfg:
+        raise SettingError(_FORMER_HEADER)
+    told, module = [], OmegaConf.select(cfg, "data.datamodule")
+    with open_dict(cfg):
+        for name in ("inner_optimizer", "outer_optimizer"):
+            if isinstance(optimizer := OmegaConf.select(cfg, f"optim.{name}"), DictConfig):
+                optimizer.setdefault("_partial_", True)  # its parameters are given later, always
+        if not isinstance(module, DictConfig):
+            return
+        for node in (module, *(module.get("class_augmentations") or [])):
+            if isinstance(node, DictConfig) and (former := node.get("_target_")) in _FORMER:
+                node["_target_"] = _FORMER[former]
+                told.append(f"{former} is now {_FORMER[former]}")
+        if "num_inner_steps" in module:
+            steps = cfg.algorithm.num_inner_steps  # unless a method, an experiment or the command line says otherwise
+            cfg.algorithm.num_inner_steps = steps
+            told.append(f"num_inner_steps={module.pop('num_inner_steps')} is now algorithm.num_inner_steps={steps}")
+        if module.pop("num_meta_batches", None) is not None:
+            told.append("num_meta_batches, which did nothing, is now batches")
+    if told:
+        print(f"data.datamodule: {'; '.join(told)}", file=sys.stderr)
+
+
 def what_was_meant(error: BaseException) -> str | None:
     """One line for an override that Hydra refuses: what was typed, and the nearest right one. None for other errors."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -91,7 +126,9 @@ def _of_key(typed: str, cause: Any) -> str:
     if inner.startswith(f"{key}."):  # in a mapping that was given as a whole
         key, value = inner, "…"
     node = getattr(cause, "parent_node", None)
-    root = None if node is None else OmegaConf.to_container(node._get_root(), resolve=False)
+    root: Any = None if node is None else OmegaConf.to_container(node._get_root(), resolve=False)
+    if "_group_" in (root or ()):
+        return _FORMER_HEADER
     near = nearest(key, [*_members(""), *_paths(root)])
     if near:
         meant = f"did you mean {' or '.join(f'{path}={value}' for path in near)}? To add a new one: +{key}={value}"

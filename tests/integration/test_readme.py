@@ -120,16 +120,32 @@ def test_the_readmes_table_lists_every_choice() -> None:
 
 @pytest.mark.omniglot
 def test_a_dataset_yaml_pasted_from_the_reference(tmp_path: Path) -> None:
-    """`${env:DATASET_PATH}`, no `_partial_`, capital booleans: as people have them."""
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
-    node = yaml.safe_load((ROOT / "conf/data/omniglot.yaml").read_text())
-    for split in ("train", "val", "test"):
-        node["datamodule"]["datasets"][split] = {
+    """Its own classes and settings, `${env:DATASET_PATH}`, neither `_recursive_` nor what later versions added."""
+    datasets = {
+        split: {
             "_target_": "torchmeta.datasets.Omniglot",
             "root": "${env:DATASET_PATH}",
             f"meta_{split}": True,
             "download": True,
         }
-    (tmp_path / "conf/data/pasted.yaml").write_text(yaml.safe_dump(node))
+        for split in ("train", "val", "test")
+    }
+    resize = {"_target_": "torchvision.transforms.Resize", "size": 28}
+    node = {
+        "_target_": "pl.datamodule.MetaDataModule",
+        "datasets": datasets,
+        "nway": 5,
+        "num_inner_steps": 2,
+        "num_meta_batches": 1000,
+        "kshot": {"support": 5, "query": 5},
+        "transforms": [resize, {"_target_": "torchvision.transforms.ToTensor"}],
+        "target_transform": {"_target_": "torchmeta.transforms.Categorical"},
+        "class_augmentations": [{"_target_": "common.transform.Rotation", "angle": [90, 180, 270]}],
+        **{name: {"train": 2, "val": 2, "test": 2} for name in ("batch_size", "num_workers")},
+    }
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / "conf/data/pasted.yaml").write_text(yaml.safe_dump({"datamodule": node}))
     done = run(f"--config-path={tmp_path}/conf", *tiny("data=pasted", "logging=csv"), folder=tmp_path / "run")
     assert done.returncode == 0, done.stderr
+    assert "2 inner steps" in done.stdout and "4,112 / 172 / 423 classes" in done.stdout
+    assert "pl.datamodule.MetaDataModule is now lightning_maml.data.MetaDataModule" in done.stderr

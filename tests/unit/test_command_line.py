@@ -3,6 +3,7 @@
 import pytest
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from lightning_maml import command_line
 from lightning_maml.settings import SettingError
@@ -37,3 +38,6 @@ def test_meta_updates_counts_those_of_the_fit(
 def test_the_old_environment_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATASET_PATH", "/some/where")
     assert OmegaConf.create({"root": "${env:DATASET_PATH}"}).root == "/some/where"
+    monkeypatch.delenv("DATASET_PATH")
+    with pytest.raises(InterpolationResolutionError, match="'DATASET_PATH' not found"):
+        print(OmegaConf.create({"root": "${env:DATASET_PATH}"}).root)

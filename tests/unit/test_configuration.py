@@ -51,6 +51,17 @@ def test_what_works_passes(own: Path, overrides: tuple[str, ...]) -> None:
     check_settings(composed(*overrides))
 
 
+def test_a_data_yaml_need_say_no_more_than_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    sets = "{train: &set {_target_: torchmeta.toy.Sinusoid}, val: *set, test: *set}"
+    text = f"datamodule:\n  nway: null\n  kshot: {{support: 5, query: 5}}\n  datasets: {sets}\n"
+    (tmp_path / "data/mine.yaml").write_text(text)
+    cfg = composed("data=mine", f"hydra.searchpath=[file://{tmp_path}]", "train.seed=3")
+    check_settings(cfg)
+    assert (cfg.train.monitor, cfg.train.mode, cfg.optim.inner_optimizer.lr) == ("metaval/outer_accuracy", "max", 0.01)
+    assert cfg.data.datamodule.seed == 3 and cfg.train.callbacks.results.eval_seed == 0
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

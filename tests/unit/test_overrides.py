@@ -3,6 +3,7 @@
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException, MissingConfigException
+from omegaconf import OmegaConf
 
 from lightning_maml import overrides
 from lightning_maml.settings import SettingError
@@ -21,6 +22,28 @@ def test_old_keys_become_todays_with_one_line(old: str, new: list[str], capsys: 
     assert overrides.translate(old) == new
     (line,) = capsys.readouterr().err.splitlines()
     assert old in line and new[0] in line
+
+
+@pytest.mark.parametrize(("method", "steps"), [("maml", 3), ("protonet", 0)])
+def test_a_former_data_yaml_becomes_todays_with_one_line(
+    method: str, steps: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A method that has its own number of inner steps keeps it."""
+    changes = [f"algorithm={method}", "+data.datamodule.num_inner_steps=3", "~optim.inner_optimizer._partial_"]
+    with initialize_config_dir(str(overrides.CONF), version_base="1.3"):
+        cfg = compose("default", overrides=changes)
+    cfg.data.datamodule._target_ = "pl.datamodule.MetaDataModule"
+    overrides.translate_yamls(cfg)
+    assert cfg.data.datamodule._target_ == "lightning_maml.data.MetaDataModule"
+    assert cfg.algorithm.num_inner_steps == steps and "num_inner_steps" not in cfg.data.datamodule
+    assert cfg.optim.inner_optimizer._partial_
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"num_inner_steps=3 is now algorithm.num_inner_steps={steps}" in line
+
+
+def test_a_header_of_hydra_1_0_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"^# @package _group_: .* delete it$"):
+        overrides.translate_yamls(OmegaConf.create({"_group_": {"datamodule": {}}}))
 
 
 def test_other_arguments_pass_silently(capsys: pytest.CaptureFixture[str]) -> None:
