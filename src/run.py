@@ -43,7 +43,8 @@ def main(cfg: DictConfig) -> float | None:
         callbacks.append(hydra.utils.instantiate(cfg.train.early_stopping))
     best, last = (hydra.utils.instantiate(cfg.train.checkpoint[name]) for name in ("best", "last"))
     loggers = [hydra.utils.instantiate(node) for node in cfg.logging.values() if node is not None]
-    trainer = make_trainer(cfg.train.pl_trainer, logger=loggers, callbacks=[*callbacks, best, last])
+    run = HydraConfig.get().runtime
+    trainer = make_trainer(cfg.train.pl_trainer, run.output_dir, logger=loggers, callbacks=[*callbacks, best, last])
     command_line.require_processes_from_outside(trainer)
     around: partial[OuterLoop] = hydra.utils.instantiate(cfg.algorithm, learner=None, _partial_=True)
     rehearse(around.keywords["outer_optimizer"], around.keywords["lr_scheduler"], trainer.strategy.root_device)
@@ -58,7 +59,6 @@ def main(cfg: DictConfig) -> float | None:
     datamodule.require_tasks_for(any_ways=learner.any_ways)
     algorithm = around(learner=learner)
     check_adaptation(algorithm, example)
-    run = HydraConfig.get().runtime
     config: Any = redaction.masked(OmegaConf.to_container(cfg, resolve=True))
     algorithm.recipe = Recipe.of(config, **built, data=run.choices["data"], batch_norm=batch_norm).plain()
     if ckpt_path is not None:

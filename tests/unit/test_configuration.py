@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_maml import command_line
@@ -49,6 +51,27 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 )
 def test_what_works_passes(own: Path, overrides: tuple[str, ...]) -> None:
     check_settings(composed(*overrides))
+
+
+def test_the_trainers_node_makes_one_without_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    trainer = instantiate(composed().train.pl_trainer, logger=False)
+    assert isinstance(trainer, pl.Trainer)
+    assert not trainer.test_loop.inference_mode
+
+
+def test_in_a_notebook_that_names_a_folder_every_node_can_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with initialize_config_dir(str(command_line.ROOT / "conf"), version_base="1.3"):
+        cfg = compose("default", ["data=glyphs", f"hydra.runtime.output_dir={tmp_path}"], return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    made = [
+        instantiate(node) for node in (*cfg.train.callbacks.values(), *cfg.logging.values(), cfg.train.checkpoint.best)
+    ]
+    assert made[-1].dirpath == f"{tmp_path}/checkpoints"
 
 
 def test_a_data_yaml_need_say_no_more_than_what_it_is(tmp_path: Path) -> None:

@@ -43,11 +43,12 @@ _RANGES: dict[str, Any] = {
 _REFUSALS = (MisconfigurationException, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError)
 
 
-def make_trainer(settings: Mapping[str, Any], **parts: Any) -> pl.Trainer:
+def make_trainer(settings: Mapping[str, Any], run_dir: str | None = None, **parts: Any) -> pl.Trainer:
     """Lightning's Trainer. Its accelerator "auto" is CUDA or the CPU here; another one has to be named.
 
     Args:
         settings: its node.
+        run_dir: the run's folder, for what Lightning writes where `default_root_dir` does not say otherwise.
         parts: arguments that are made already.
 
     Raises:
@@ -55,6 +56,8 @@ def make_trainer(settings: Mapping[str, Any], **parts: Any) -> pl.Trainer:
     """
     if settings.get("accelerator") == "auto":
         parts["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
+    if settings.get("default_root_dir") is None:
+        parts["default_root_dir"] = run_dir
     try:
         # Lightning knows no mappings of OmegaConf's, such as max_time={hours: 2}.
         trainer: pl.Trainer = hydra.utils.instantiate(settings, _convert_="all", **parts)

@@ -37,6 +37,12 @@ def test_auto_leaves_apples_gpu_alone_which_is_taken_by_name_with_a_word(caplog:
     assert len(caplog.messages) == 1 and "nobody has tried this project on mps" in caplog.messages[0]
 
 
+def test_what_lightning_itself_writes_goes_into_the_runs_folder() -> None:
+    settings = {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "logger": False}
+    assert make_trainer(OmegaConf.create(settings), "run").default_root_dir == "run"
+    assert make_trainer(OmegaConf.create(settings | {"default_root_dir": "own"}), "run").default_root_dir == "own"
+
+
 def test_a_time_may_be_a_mapping_in_yaml() -> None:
     settings = OmegaConf.create(
         {"_target_": "pytorch_lightning.Trainer", "accelerator": "cpu", "max_time": {"hours": 2}}
