@@ -76,7 +76,7 @@ def main(cfg: DictConfig) -> float | None:
         succeeded = True
     finally:
         end_logging(loggers, succeeded=succeeded)
-        conclude(run.output_dir, overrides)
+        conclude(run.output_dir, overrides, best.best_model_path)
     return None if best.best_model_score is None else float(best.best_model_score)
 
 

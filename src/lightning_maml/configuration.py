@@ -5,6 +5,7 @@ this project, of libraries, and of anybody's own classes alike.
 """
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator
 from importlib import import_module
@@ -161,6 +162,10 @@ def _check_arguments(node: DictConfig, path: str) -> None:
                 setting, value, f"unexpected keyword argument '{name}' of {of}; it takes {takes or 'none'}"
             )
         require(setting, value, hints.get(name, Any))
+    inserts = "auto_insert_metric_name" in parameters and node.get("auto_insert_metric_name") is not False
+    if inserts and re.search(r"\{[^}]*/", filename := str(node.get("filename"))):
+        remedy = "the metric's / would make a folder; add auto_insert_metric_name=false, and write its name yourself"
+        raise SettingError(f"{path}.filename", filename, remedy)
 
 
 def _is_off(setting: str, node: Any) -> bool:

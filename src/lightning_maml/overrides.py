@@ -1,18 +1,20 @@
 """Overrides and YAMLs as people have them: as they were once called, with dashes, or misspelt; and what was meant."""
 
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lightning_maml.settings import SettingError
+from lightning_maml.settings import SettingError, one_line
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+_PATHS = ("train.ckpt_path", "data.root", "data.datamodule.cache_dir", "hydra.run.dir", "hydra.sweep.dir")
 _CLOSE = 0.7  # as difflib measures: to max_epoch, max_epochs has 0.95 and max_steps 0.67
 # What lightning-maml called its classes.
 _FORMER = {
@@ -23,16 +25,23 @@ _FORMER_HEADER = "# @package _group_: Hydra 1.0 wanted this first line in a YAML
 
 
 def quoted(arguments: Sequence[str], paths: Sequence[str]) -> list[str]:
-    """The values of these settings in quotes, so that Hydra takes them as they are: `support=My photos (1)`. Lists and
-    what is in quotes already are left alone."""
-    result = []
+    """The values of these settings in quotes, and those of every program's paths where they have special characters, so
+    that Hydra takes them as they are: `support=My photos (1)`. Lists, choices of a sweep, and what is in quotes already
+    are left alone."""
+    result, sweep = [], {"-m", "--multirun"} & set(arguments)
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if equals and name in paths and value and value[0] not in "[\"'" and "${" not in value:
-            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-            argument = f'{name}="{escaped}"'
+        special = re.search(r"[^\w./:@%+~-]", value) and not (sweep and re.search(r"[,(]", value))
+        is_path = name in paths or (name in _PATHS and special)
+        if equals and is_path and value and value[0] not in "[\"'" and "${" not in value:
+            argument = _quoted(name, value)
         result.append(argument)
     return result
+
+
+def _quoted(name: str, value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{name}="{escaped}"'
 
 
 def as_hydra_takes_them(arguments: list[str]) -> list[str]:
@@ -101,6 +110,11 @@ def what_was_meant(error: BaseException) -> str | None:
         if not in_folders(group):  # a group may have a path, hydra/launcher, or its members may
             group, _, member = str(error.missing_cfg_file).rpartition("/")
         return _of_member(group, member, error.options or _members(group))
+    if isinstance(error, OverrideParseException):
+        name, equals, value = error.override.partition("=")
+        if equals and value:
+            remedy = f"to have the value taken as it is, quote it: {shlex.quote(_quoted(name, value))}"
+            return f"{error.override}: {one_line(error).partition(' See https')[0]}; {remedy}"
     if isinstance(error, ConfigCompositionException):
         unknown = re.search(r"^To append to your config use \+(.*)", str(error), re.MULTILINE)
         if unknown is not None:

@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -74,6 +75,26 @@ def test_in_a_notebook_that_names_a_folder_every_node_can_be_made(
     assert made[-1].dirpath == f"{tmp_path}/checkpoints"
 
 
+@pytest.mark.parametrize(("kept", "filename"), [("best", "{epoch}-{metaval/outer_accuracy:.3f}"), ("last", "a/b")])
+def test_a_checkpoint_has_the_name_of_one_file(kept: str, filename: str) -> None:
+    node = composed().train.checkpoint[kept]
+    node.filename = filename
+    with pytest.raises(InstantiationException) as raised:
+        instantiate(node)
+    assert f"train.checkpoint.{kept}.filename={filename}: " in str(command_line.explain(raised.value))
+
+
+def test_wandbs_own_variables_are_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"project": "few-shot", "entity": "lab", "group": "baselines", "job_type": "pilot"}
+    for name, value in said.items():
+        monkeypatch.setenv(f"WANDB_{'RUN_GROUP' if name == 'group' else name.upper()}", value)
+    monkeypatch.setenv("WANDB_TAGS", "one,two")
+    node = composed("logging=wandb", "logging.wandb.tags=[three]").logging.wandb
+    made = instantiate(node)._wandb_init
+    assert {name: made[name] for name in said} == said
+    assert made["tags"] == ["three", "one", "two"]
+
+
 def test_a_data_yaml_need_say_no_more_than_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     sets = "{train: &set {_target_: torchmeta.toy.Sinusoid}, val: *set, test: *set}"
@@ -97,6 +118,10 @@ def test_a_data_yaml_need_say_no_more_than_what_it_is(tmp_path: Path) -> None:
             for name in ("own_package.nets.Nett", "own_package.net.Net", "owner.Net", "own_package.nets.Net.no", ".a")
         ),
         ("model.torch_module._target_=own_package.nets", "own_package.nets: it is no class"),
+        (
+            "+train.callbacks.more={_target_: pytorch_lightning.callbacks.ModelCheckpoint, filename: '{metaval/loss}'}",
+            "train.callbacks.more.filename={metaval/loss}: the metric's / would make a folder",
+        ),
     ],
 )
 def test_what_does_not_is_refused(own: Path, override: str, said: str) -> None:

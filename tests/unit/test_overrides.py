@@ -1,8 +1,11 @@
 """Overrides as people type them, and what was probably meant."""
 
+import shlex
+
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
 from lightning_maml import overrides
@@ -44,6 +47,28 @@ def test_a_former_data_yaml_becomes_todays_with_one_line(
 def test_a_header_of_hydra_1_0_is_refused() -> None:
     with pytest.raises(SettingError, match=r"^# @package _group_: .* delete it$"):
         overrides.translate_yamls(OmegaConf.create({"_group_": {"datamodule": {}}}))
+
+
+@pytest.mark.parametrize("value", ["a=b/last.ckpt", "my runs (1)/[2]/{3}.ckpt", 'a,b\'s "c"#:.ckpt', "run/last.ckpt"])
+@pytest.mark.parametrize("name", ["train.ckpt_path", "hydra.run.dir"])
+def test_a_path_of_any_characters_is_taken_as_it_is(name: str, value: str) -> None:
+    (parsed,) = OverridesParser.create().parse_overrides(overrides.quoted([f"{name}={value}"], ()))
+    assert parsed.value() == value
+
+
+def test_null_and_the_choices_of_a_sweep_are_left_alone() -> None:
+    for arguments in (["train.ckpt_path=null"], ["-m", "train.ckpt_path=a.ckpt,b.ckpt"], ["data.root=[a, b]"]):
+        assert overrides.quoted(arguments, ()) == arguments
+
+
+def test_what_hydra_cannot_read_is_told_how_to_be_quoted() -> None:
+    typed = "logging.csv.run_dir=a=b"
+    with pytest.raises(OverrideParseException) as refusal:
+        OverridesParser.create().parse_overrides([typed])
+    line = overrides.what_was_meant(refusal.value)
+    assert line is not None and line.startswith(f"{typed}: ")
+    (remedy,) = shlex.split(line.rpartition("quote it: ")[2])
+    assert OverridesParser.create().parse_override(remedy).value() == "a=b"
 
 
 def test_other_arguments_pass_silently(capsys: pytest.CaptureFixture[str]) -> None:

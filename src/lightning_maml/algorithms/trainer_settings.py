@@ -97,8 +97,12 @@ def check_trainer_settings(settings: Mapping[str, Any]) -> None:
         if value not in harmless:
             raise SettingError(f"{_PREFIX}.{name}", value, remedy.format(value))
     precision = str(settings.get("precision"))
-    if precision in ("16", "16-mixed", "16-true"):
-        raise SettingError(f"{_PREFIX}.precision", precision, "its loss scaling is not undone here; use bf16-mixed")
+    for names, remedy in (
+        (("16", "16-mixed"), "its loss scaling is not undone here; use bf16-mixed"),
+        (("16-true",), "float16 has no gradients below 6e-8, and weights no loss scaling; use bf16-true or bf16-mixed"),
+    ):
+        if precision in names:
+            raise SettingError(f"{_PREFIX}.precision", precision, remedy)
     strategy = settings.get("strategy")
     target = strategy.get("_target_", "") if isinstance(strategy, Mapping) else str(strategy)
     shards = any(name in target.lower().replace("_", "") for name in _SHARDING)

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 # what people open first, where it is there
 _FILES = (
     *("curves.png", "adaptation.png", "episode.png", "fits.png"),
-    *("metrics.json", os.path.join("checkpoints", "best.ckpt")),
+    "metrics.json",
 )
 
 _STATISTICS = {
@@ -58,15 +58,16 @@ def announce(
 
 
 @rank_zero_only
-def conclude(run_dir: str, overrides: list[str]) -> None:
+def conclude(run_dir: str, overrides: list[str], best: str = "") -> None:
     """Say where everything is, what to open first, and how to go on from there.
 
     Args:
         run_dir: the run's folder.
         overrides: the Hydra overrides that the run was started with.
+        best: the best checkpoint; "" for none.
     """
     folder = shown(run_dir)
-    paths = [os.path.join(folder, name) for name in _FILES]
+    paths = [*(os.path.join(folder, name) for name in _FILES), *([shown(best)] if best else [])]
     lines = [f"everything is in {folder}", *(f"  {path}" for path in paths if os.path.exists(path))]
     log.info("\n".join(lines))
     last = os.path.join(folder, "checkpoints", "last.ckpt")

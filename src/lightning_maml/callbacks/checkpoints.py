@@ -88,13 +88,13 @@ class Checkpoint(ModelCheckpoint):
 
     Args:
         dirpath: the folder.
-        filename: the file's name in it, without its ending.
+        filename: the file's name in it, without its ending; the same for every checkpoint, which replaces the last.
         monitor: the metric that decides; None to keep the last.
         mode: "max" or "min".
         every_n_steps: keep the last not only after validations, but also after every so many meta-updates.
 
     Raises:
-        SettingError: if `every_n_steps` is no number of at least 1.
+        SettingError: if `every_n_steps` is no number of at least 1, or `filename` no name of a single file.
     """
 
     @checked("train.checkpoint")
@@ -106,6 +106,9 @@ class Checkpoint(ModelCheckpoint):
         mode: str = "min",
         every_n_steps: Count | None = None,
     ) -> None:
+        if re.search(r"[{}/\\]", filename):
+            remedy = "it is rewritten, so it has one name, and metrics.csv the metrics; give one without {, }, / and \\"
+            raise SettingError(f"train.checkpoint.{'best' if monitor else 'last'}.filename", filename, remedy)
         self._every_n_steps = every_n_steps
         self._before_fits = False
         super().__init__(

@@ -43,7 +43,8 @@ class WandB(WandbLogger):
         watch: `log`, "gradients" or None, and `log_freq`, in meta-updates.
         continues: a checkpoint, to go on with the W&B run that wrote it; None for a new one.
         id: of the W&B run, whatever `continues` says; None for that one's, or a new one.
-        settings: those of Lightning's `WandbLogger`: project, entity, name, group, job_type, tags, log_model, …
+        settings: those of Lightning's `WandbLogger`: project, entity, name, group, job_type, log_model, …; its tags are
+            added to those of the environment's WANDB_TAGS.
 
     Raises:
         SettingError: if `watch` asks for something else, or there is no such checkpoint.
@@ -71,6 +72,7 @@ class WandB(WandbLogger):
             quiet=True,  # its closing page would push the results off the screen
             x_transaction_log_flush_interval=0.1,  # seconds that an offline run loses at most if it is killed, not 15
         )
+        settings["tags"] = [*(settings.get("tags") or ()), *filter(None, os.environ.get("WANDB_TAGS", "").split(","))]
         run_id = before["id"] if self._goes_on else id
         super().__init__(save_dir=save_dir, mode=self._mode, settings=own, id=run_id, **masked(settings))
         del self._wandb_init["anonymous"]  # W&B warns of it, whatever it is

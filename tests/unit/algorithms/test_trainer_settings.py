@@ -10,7 +10,8 @@ from lightning_fabric.accelerators.mps import MPSAccelerator
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Timer
 
-from lightning_maml.algorithms import make_trainer
+from lightning_maml.algorithms import check_trainer_settings, make_trainer
+from lightning_maml.settings import SettingError
 
 
 @pytest.fixture
@@ -35,6 +36,12 @@ def test_auto_leaves_apples_gpu_alone_which_is_taken_by_name_with_a_word(caplog:
         assert not caplog.messages
         assert device_of("mps") == "mps"
     assert len(caplog.messages) == 1 and "nobody has tried this project on mps" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(("precision", "reason"), [("16-mixed", "its loss scaling"), ("16-true", "no loss scaling")])
+def test_each_precision_is_refused_for_its_own_reason(precision: str, reason: str) -> None:
+    with pytest.raises(SettingError, match=f"^train.pl_trainer.precision={precision}: .*{reason}"):
+        check_trainer_settings({"precision": precision})
 
 
 def test_what_lightning_itself_writes_goes_into_the_runs_folder() -> None:
