@@ -15,6 +15,7 @@ from lightning_maml.algorithms import metrics as metrics_of
 from lightning_maml.algorithms.health import InnerLossWatch, MetaBatch, first_failure
 from lightning_maml.algorithms.objectives import FinalLoss, ObjectiveSchedule
 from lightning_maml.algorithms.own_files import forget_paths
+from lightning_maml.algorithms.trainer_settings import check_trainer_settings
 from lightning_maml.arguments import Count, Natural, Positive, checked
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import InnerLoop, Learner, Objective, Trajectory
@@ -105,6 +106,16 @@ class OuterLoop(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer, scheduler = self.optimizer_of(self.learner.meta_parameters().values())
         return optimizer if scheduler is None else ([optimizer], [scheduler])
+
+    def setup(self, stage: str) -> None:
+        """Check now what the Trainer would stumble over after meta-training.
+
+        Raises:
+            SettingError: for a Trainer that meta-learning cannot use, such as one without `inference_mode=False`.
+        """
+        trainer = self.trainer
+        told = {"inference_mode": trainer.test_loop.inference_mode, "precision": trainer.precision}
+        check_trainer_settings(told | {"overfit_batches": trainer.overfit_batches})  # type: ignore[attr-defined]
 
     def training_step(self, episodes: Episodes, batch_idx: int) -> None:
         trajectory, gradients = self.inner_loop(

@@ -90,7 +90,11 @@ def check_trainer_settings(settings: Mapping[str, Any]) -> None:
     for name, harmless, remedy in (
         ("gradient_clip_val", (None,), "use algorithm.gradient_clip_val={}"),
         ("accumulate_grad_batches", (1,), "use algorithm.accumulate={}"),
-        ("inference_mode", (False,), "adaptation needs gradients in evaluation; leave it false"),
+        (
+            "inference_mode",
+            (False,),
+            "adaptation needs gradients in evaluation; give false: Trainer(inference_mode=False)",
+        ),
         ("overfit_batches", (0,), "tasks have no end to repeat; use data.datamodule.batches.train=1 and a small nway"),
     ):
         value = settings.get(name, harmless[0])

@@ -53,7 +53,7 @@ class MetaDataModule(pl.LightningDataModule):
         seed: which meta-training tasks.
         eval_seed: which meta-validation and meta-test tasks, apart from `seed`, so that runs compare on the same ones.
         transforms: what to do to an image, in order: nodes or callables.
-        target_transform: what to do to a class's label: a node or a callable.
+        target_transform: what to do to a class's label: a node or a callable; None for numbers from 0 to nway − 1.
         class_augmentations: what makes new classes out of those of meta-training, e.g. rotations: nodes or objects.
         cache: "disk" or "memory": read every sample once, through its transforms, into one array (on disk: shared by
             all runs), and gather meta-batches from it; "none": read and transform the images of each task anew, which
@@ -98,7 +98,7 @@ class MetaDataModule(pl.LightningDataModule):
         self._num_workers = per_split("num_workers", num_workers, minimum=0)
         self._seeds = {"train": seed, "val": eval_seed, "test": eval_seed}
         self._transforms = transforms or []
-        self._target_transform = target_transform
+        self._target_transform = Categorical() if target_transform is None else target_transform
         self._class_augmentations = class_augmentations or []
         self._cache = cache
         self._cache_dir = cache_dir

@@ -40,10 +40,15 @@ class FewShotLearner:
 
     @classmethod
     def load(
-        cls, path: str | PathLike[str], trusted: Sequence[str] = (), *, device: Device = "cpu"
+        cls,
+        path: str | PathLike[str],
+        trusted: Sequence[str] = (),
+        *,
+        recipe: Recipe | None = None,
+        device: Device = "cpu",
     ) -> "FewShotLearner":
-        """From a checkpoint that this project wrote, to work on `device`: "cpu", "cuda", "cuda:1", …; "auto" is a GPU,
-        if there is one.
+        """From a checkpoint of an `OuterLoop`, to work on `device`: "cpu", "cuda", "cuda:1", …; "auto" is a GPU, if
+        there is one. What the checkpoint lacks, because it was not written by src/run.py, `recipe` says.
 
         Only tensors and plain values are read, and only classes of this project, of torchvision's transforms and of
         `trusted` packages are built: a checkpoint cannot run code of its own.
@@ -61,13 +66,13 @@ class FewShotLearner:
             state: dict[str, Tensor] = dict(checkpoint["state_dict"])
             state = {str(key).removeprefix(_PREFIX): value for key, value in state.items()}
         try:
-            recipe = Recipe.from_plain(checkpoint.get("recipe"))
+            recipe = Recipe.from_plain(checkpoint.get("recipe") if recipe is None else recipe.plain())
         except ValueError as error:
             raise SettingError(
                 "ckpt",
                 name,
-                "it does not say how its network is built and its images are prepared; train it again with "
-                "this version, which writes that into its checkpoints",
+                "it does not say how its network is built and its images are prepared; train it again by src/run.py, "
+                "which writes that into its checkpoints, or load(…, recipe=Recipe(…)), as in docs/library.md",
             ) from error
         if not recipe.of_texts and (len(recipe.input_shape) != 3 or recipe.input_shape[0] not in (1, 3)):
             reason = "it was not trained on images, grey or in colour, nor on texts; give one that was"

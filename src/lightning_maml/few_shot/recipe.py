@@ -30,7 +30,8 @@ _LARGEST, _MOST_STEPS = 4096, 10_000  # side of an input; inner steps
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to build a learner and its inner loop, and how images become its inputs; plain values only.
+    """How to build a learner and its inner loop, and how images become its inputs; plain values only. src/run.py writes
+    one into its checkpoints; docs/library.md shows how to do so by hand.
 
     Attributes:
         network, learner, inner_loop: nodes with a `_target_`, as Hydra's configurations have them.
@@ -49,7 +50,7 @@ class Recipe:
     input_shape: list[int]
     num_outputs: int
     steps: int
-    data: str
+    data: str = "data of one's own"
     batch_norm: str = ""
 
     @classmethod
@@ -105,7 +106,7 @@ class Recipe:
 
     def plain(self) -> dict[str, Any]:
         """As values that a checkpoint can hold."""
-        return asdict(self)
+        return asdict(self) | {"transforms": list(self.transforms), "input_shape": list(self.input_shape)}
 
     def make_learner(self, trusted: Sequence[str] = ()) -> Learner:
         """The learner around its network, with weights of no meaning.
