@@ -1,7 +1,7 @@
 """Download, convert and cache a dataset without training, for nodes without a network: python src/prepare.py data=cub
 
 Takes the settings of run.py that concern the data, and prints what is there. One task of each split is drawn in
-`samples.png`, in the run's folder.
+`samples.png`, in the run's folder (`pictures.format`).
 """
 
 import logging
@@ -28,7 +28,7 @@ def main(cfg: DictConfig) -> None:
     datamodule: MetaDataModule = hydra.utils.instantiate(cfg.data.datamodule)
     datamodule.setup()
     log.info("\n%s", summary(datamodule))
-    path = Path(HydraConfig.get().runtime.output_dir) / "samples.png"
+    path = Path(HydraConfig.get().runtime.output_dir) / f"samples.{cfg.pictures.format}"
     draw_samples(datamodule, path)
     log.info("one task of each split: %s", path)
 

@@ -127,7 +127,10 @@ def write_whole(path: Path, text: str) -> None:
 
 def save_figure(figure: Any, path: Path, dpi: int = 150) -> None:
     """Write a figure of matplotlib's, `replacing` its file, in the format that the name ends with."""
-    with replacing(path, "wb") as file:
+    from matplotlib import rc_context  # takes a second, which --help should not
+
+    # Letters as TrueType, which can be searched, and which conferences ask for.
+    with replacing(path, "wb") as file, rc_context({"pdf.fonttype": 42}):
         figure.savefig(file, dpi=dpi, format=path.suffix[1:] or None)
     gc.collect()  # a figure is full of cycles; those of a long run, left lying, come to hundreds of megabytes
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 # what people open first, where it is there
 _FILES = (
-    *("curves.png", "adaptation.png", "episode.png", "fits.png"),
+    *(f"{name}.{ending}" for name in ("curves", "adaptation", "episode", "fits") for ending in ("png", "pdf", "svg")),
     "metrics.json",
 )
 

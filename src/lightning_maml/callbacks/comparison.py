@@ -2,6 +2,7 @@
 
 import csv
 import io
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from lightning_maml.callbacks.pictures import BLUE, finish
 from lightning_maml.files import save_figure
 from lightning_maml.settings import SettingError, one_line, printable
 
+_NAME, _LINE = 44, 0.17  # characters of a line of a run's name, and its inches
 _SAME = ("eval_seed", "nway", "kshot", "datasets")  # what decides the tasks of a test
 
 
@@ -113,19 +115,20 @@ def comparison_table(metric: str, differences: Sequence[Difference]) -> Table:
 def draw_comparison(metric: str, differences: Sequence[Difference], path: Path) -> None:
     """The differences to the first run, with their intervals; beyond zero they are significant at 5 %."""
     others = [one for one in differences if one.difference is not None]
-    figure = Figure(figsize=(7, 1.4 + 0.5 * len(others)), layout="constrained")
+    names = [textwrap.fill(one.name, _NAME) for one in others]
+    title = textwrap.fill(f"Against {differences[0].name}, on the same tasks (bars: 95 % interval)", 2 * _NAME)
+    rows = max(0.5, 0.2 + _LINE * max(name.count("\n") + 1 for name in names)) * len(names)
+    figure = Figure(figsize=(7.5, 1.2 + rows + _LINE * (title.count("\n") + 1)), layout="constrained")
     axes = figure.subplots()
     places = range(len(others))
     values: Any = [[one.difference, one.difference_ci95] for one in others]
     means, halves = np.array(values).T
     axes.errorbar(means, places, xerr=halves, fmt="o", color=BLUE, capsize=4)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(places, [one.name for one in others], parse_math=False)
+    axes.set_yticks(places, names, fontsize=9, parse_math=False)
     axes.set_ylim(len(others) - 0.5, -0.5)
     finish(axes, f"difference of {_words(metric)}", "", percent_x=metric == "outer_accuracy")
-    axes.set_title(
-        f"Against {differences[0].name}, on the same tasks (bars: 95 % interval)", fontsize=10, parse_math=False
-    )
+    figure.suptitle(title, fontsize=10, parse_math=False)
     save_figure(figure, path)
 
 

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from lightning_maml.algorithms import OuterLoop
 from lightning_maml.callbacks.announcements import counted
-from lightning_maml.callbacks.pictures import BLUE, ORANGE, RIGHT, WRONG, finish, send
+from lightning_maml.callbacks.pictures import BLUE, ORANGE, RIGHT, WRONG, PictureFormat, finish, send
 from lightning_maml.episodes import Episodes, Task
 from lightning_maml.files import save_figure
 
 _CLASSES = 5  # of a task that are drawn, and as many samples of each
+_TITLE = 5.6  # inches that the title needs
 _FITS = 4  # tasks of a regression
 _POINTS = 200  # of a curve
 
@@ -29,10 +30,11 @@ class Examples(pl.Callback):
 
     Args:
         run_dir: the run's folder.
+        format: of the pictures.
     """
 
-    def __init__(self, run_dir: str) -> None:
-        self._run_dir = Path(run_dir)
+    def __init__(self, run_dir: str, format: PictureFormat = "png") -> None:
+        self._run_dir, self._ending = Path(run_dir), f".{format}"
 
     @rank_zero_only
     def on_test_batch_start(
@@ -44,43 +46,44 @@ class Examples(pl.Callback):
             return
         if batch.query_y.is_floating_point():
             if batch.query_x.shape[2:] == (1,) and batch.query_y.shape[2:] == (1,):
-                draw_fits(pl_module, list(batch.tasks())[:_FITS], path := self._run_dir / "fits.png")
+                draw_fits(pl_module, list(batch.tasks())[:_FITS], path := self._run_dir / f"fits{self._ending}")
                 send(trainer, "fits", path)
         elif batch.query_x.dim() == 5 and batch.query_x.shape[2] in (1, 3):
-            draw_episode(pl_module, next(batch.tasks()), path := self._run_dir / "episode.png")
+            draw_episode(pl_module, next(batch.tasks()), path := self._run_dir / f"episode{self._ending}")
             send(trainer, "episode", path)
 
 
 def draw_episode(algorithm: OuterLoop, task: Task, path: Path) -> None:
-    """One task's support and query images, a row for each class, with the predictions before and after adaptation."""
-    before, after = (_outputs(algorithm, task, steps).argmax(dim=1).cpu() for steps in (0, algorithm.eval_inner_steps))
+    """One task's support and query images, a row for each class, with the predictions before and after adaptation; only
+    one prediction where there are no inner steps."""
+    steps = algorithm.eval_inner_steps
+    before, after = (_outputs(algorithm, task, count).argmax(dim=1).cpu() for count in (0, steps))
     task = Task(*(field.cpu() for field in task))
     classes = torch.unique(torch.cat([task.support_y, task.query_y])).tolist()[:_CLASSES]
     support = [(task.support_y == one).nonzero()[:_CLASSES, 0].tolist() for one in classes]
     query = [(task.query_y == one).nonzero()[:_CLASSES, 0].tolist() for one in classes]
     widths = [max(1, *map(len, rows)) for rows in (support, query)]  # domains may share no class
-    figure = Figure(figsize=(1.3 + 1.05 * sum(widths), 1.0 + 1.25 * len(classes)), layout="constrained")
+    figure = Figure(figsize=(max(_TITLE, 1.3 + 1.05 * sum(widths)), 1.2 + 1.25 * len(classes)), layout="constrained")
     halves: Any = figure.subfigures(1, 2, width_ratios=[widths[0] + 0.4, widths[1]])
     left, right = halves
     left.suptitle("Support set", fontsize=10)
-    accuracies = [float((guess == task.query_y).float().mean()) for guess in (before, after)]
-    right.suptitle(
-        f"Query set: {accuracies[0]:.0%} right before adaptation, {accuracies[1]:.0%} after (✓)", fontsize=10
-    )
+    right.suptitle("Query set", fontsize=10)
     for axes, index in _grid(left, support, widths[0], classes):
         _show(axes, task.support_x[index])
     for axes, index in _grid(right, query, widths[1], []):
         _show(axes, task.query_x[index])
         is_right = bool(after[index] == task.query_y[index])
         axes.set_xlabel(
-            f"{int(before[index])} → {int(after[index])} {'✓' if is_right else '✗'}",
+            (f"{int(before[index])} → " if steps else "") + f"{int(after[index])} {'✓' if is_right else '✗'}",
             color=RIGHT if is_right else WRONG,
             fontsize=9,
         )
         for side in axes.spines.values():
             side.set(visible=True, color=RIGHT if is_right else WRONG, linewidth=2)
-    steps = algorithm.eval_inner_steps
-    figure.suptitle(f"A meta-test task: class predicted before → after {counted(steps, 'inner step')}", fontsize=11)
+    first, last = (float((guess == task.query_y).float().mean()) for guess in (before, after))
+    how = f"before → after {counted(steps, 'inner step')}" if steps else "without inner steps"
+    right_ones = f"{first:.0%} right before adaptation, {last:.0%} after (✓)" if steps else f"{last:.0%} right (✓)"
+    figure.suptitle(f"A meta-test task: class predicted {how}\n{right_ones}", fontsize=11)
     save_figure(figure, path)
 
 

@@ -44,7 +44,8 @@ class Results(pl.Callback):
             metrics_json |= self._seeds | {"metatest/num_tasks": len(pl_module.test_trajectory.query_loss)}
             write_whole(self._run_dir / "metrics.json", json.dumps(metrics_json, indent=2) + "\n")
             write_tasks(pl_module.test_trajectory, self._run_dir / "tasks.csv")
-        log.info("\n%s", as_table(metrics, len(pl_module.test_trajectory.query_loss)))
+        tasks, columns = pl_module.test_trajectory.query_loss.shape
+        log.info("\n%s", as_table(metrics, tasks, adapts=columns > 1))
 
 
 def write_tasks(trajectory: Trajectory, path: Path) -> None:
@@ -67,19 +68,20 @@ def write_tasks(trajectory: Trajectory, path: Path) -> None:
             writer.writerow([index, *values])
 
 
-def as_table(metrics: dict[str, float], num_tasks: int) -> str:
-    """Before and after adaptation, with 95 % intervals."""
+def as_table(metrics: dict[str, float], num_tasks: int, *, adapts: bool = True) -> str:
+    """Before and after adaptation, with 95 % intervals; once, where there are no inner steps."""
     table = Table(title=f"Meta-test, {num_tasks} tasks", title_justify="left")
     table.add_column("query")
-    table.add_column("before adaptation", justify="right")
-    table.add_column("after adaptation ± 95 % interval", justify="right")
+    if adapts:
+        table.add_column("before adaptation", justify="right")
+    table.add_column(f"{'after adaptation' if adapts else 'without inner steps'} ± 95 % interval", justify="right")
     for name, form in (("accuracy", "{:.2%}"), ("loss", "{:.4f}")):
         if f"metatest/outer_{name}" in metrics:
             before, after, interval = (
                 form.format(metrics[f"metatest/{key}"])
                 for key in (f"pre_{name}", f"outer_{name}", f"outer_{name}_ci95")
             )
-            table.add_row(name, before, f"{after} ± {interval}")
+            table.add_row(name, *([before] if adapts else []), f"{after} ± {interval}")
     console = Console(width=80, no_color=True, highlight=False)
     with console.capture() as capture:
         console.print(table)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -49,22 +49,23 @@ class SweepSummary(Callback):
             # Hydra goes on after any other exception of a callback's
             raise SystemExit(f"error: {one_line(error)}") from None
         if rank() == 0:
-            sweeps.at_end.append(partial(_end, Path(config.hydra.sweep.dir)))
+            picture = f"summary.{OmegaConf.select(config, 'pictures.format', default='png')}"
+            sweeps.at_end.append(partial(_end, Path(config.hydra.sweep.dir), picture))
         go_on_with_search(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         sweeps.end()
 
 
-def _end(sweep_dir: Path) -> None:
+def _end(sweep_dir: Path, picture: str) -> None:
     jobs = jobs_of(sweep_dir)
     sweeps.unfinished[:] = [f"{_settings(job, jobs)}: {_status(job)}" for job in jobs if job.outcome.status != FINISHED]
     if jobs:
-        summarize(jobs, sweep_dir)
+        summarize(jobs, sweep_dir, picture)
 
 
-def summarize(jobs: Sequence[Job], sweep_dir: Path) -> None:
-    """Write `summary.csv`, `summary.md` and `summary.png` into a sweep's folder, and log the table."""
+def summarize(jobs: Sequence[Job], sweep_dir: Path, picture: str) -> None:
+    """Write `summary.csv`, `summary.md` and a picture into a sweep's folder, and log the table."""
     write_whole(sweep_dir / "summary.csv", _as_csv(jobs))
     tables = [_folded(jobs)] if _folded(jobs).row_count < len(jobs) else []
     tables.append(_each(jobs))
@@ -72,8 +73,8 @@ def summarize(jobs: Sequence[Job], sweep_dir: Path) -> None:
     write_whole(sweep_dir / "summary.md", f"# Sweep {sweep_dir.name}\n\n{text}\n")
     files = ["summary.csv", "summary.md"]
     if groups_of(jobs):
-        draw_sweep(jobs, sweep_dir / "summary.png")
-        files.append("summary.png")
+        draw_sweep(jobs, sweep_dir / picture)
+        files.append(picture)
     log.info("\n%s", _rendered(tables[0], markdown=False))
     log.info("the sweep, in %s: %s", shown(str(sweep_dir)), ", ".join(files))
 

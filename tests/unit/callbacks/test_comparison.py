@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
-from lightning_maml.callbacks.comparison import compare, comparison_table, draw_comparison
+from lightning_maml.callbacks.comparison import Difference, compare, comparison_table, draw_comparison
 from lightning_maml.settings import SettingError
+from tests.unit.callbacks.conftest import unreadable
 
 CONFIG = """
 data:
@@ -93,3 +95,14 @@ def test_settings_of_training_may_differ(tmp_path: Path) -> None:
     config = b / ".hydra/config.yaml"
     config.write_text(config.read_text().replace("train: 9", "train: 2").replace("a: 1", "a: 2"))
     assert compare([a, b])[1][1].difference == 1
+
+
+def test_a_comparison_of_runs_with_long_names_can_be_read(tmp_path: Path, drawn: list[Figure]) -> None:
+    overrides = "algorithm=anil, data.datamodule.nway={train: 20, val: 5, test: 5}, optim.outer_optimizer.lr=0.0003"
+    folder = f"/home/somebody/experiments/multirun/{'algorithm-maml__train.seed-3' * 5}"
+    for names in ([folder, overrides], ["a", overrides, folder, overrides * 2], ["a", "b"]):
+        first, *others = names
+        differences = [Difference(first, 0.9, 0.01), *(Difference(name, 0.9, 0.01, 0.1, 0.2, 0.3) for name in others)]
+        draw_comparison("outer_accuracy", differences, tmp_path / "comparison.png")
+        assert unreadable(drawn[-1]) == []
+        assert drawn[-1].axes[0].get_xlabel() == "difference of query accuracy"

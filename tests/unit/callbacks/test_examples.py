@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from matplotlib.figure import Figure
 from torch.func import functional_call
@@ -11,8 +12,10 @@ from torch.func import functional_call
 from lightning_maml.algorithms import MAML, OuterLoop
 from lightning_maml.callbacks import Examples
 from lightning_maml.callbacks.examples import RIGHT, WRONG, draw_episode, draw_fits
+from lightning_maml.episodes import Task
 from lightning_maml.inner_loops import HigherLoop
 from tests.tasks import classification, regression, small_conv4, small_mlp
+from tests.unit.callbacks.conftest import unreadable
 
 LR = 0.1
 
@@ -65,6 +68,21 @@ def test_an_episode_shows_each_image_with_what_is_predicted_of_it(tmp_path: Path
         expected.append((f"{first} → {last} {'✓' if last == truth else '✗'}", RIGHT if last == truth else WRONG))
     assert found == expected and len({colour for _, colour in found}) == 2
     assert sum(bool(axes.images) for axes in drawn[0].axes) == 3 * (2 + 4)
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.parametrize(("ways", "shots", "queries"), [(2, 1, 1), (5, 1, 1), (20, 5, 15)])
+def test_an_episode_of_any_shape_can_be_read(
+    tmp_path: Path, drawn: list[Figure], ways: int, shots: int, queries: int, steps: int
+) -> None:
+    labels = torch.arange(ways)
+    support, query = labels.repeat(shots), labels.repeat(queries)
+    task = Task(torch.rand(len(support), 1, 8, 8), support, torch.rand(len(query), 1, 8, 8), query)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, ways))
+    draw_episode(algorithm_of(network, steps), task, tmp_path / "episode.png")
+    assert unreadable(drawn[0]) == []
+    arrows = ["→" in axes.get_xlabel() for axes in drawn[0].axes if axes.get_xlabel()]
+    assert set(arrows) == {steps > 0}
 
 
 def test_data_that_cannot_be_drawn_are_not(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from lightning_maml.callbacks.pictures import draw_adaptation, draw_curves
 from lightning_maml.callbacks.progress import _duration
 from lightning_maml.callbacks.results import as_table, write_tasks
 from lightning_maml.inner_loops import Trajectory
+from tests.unit.callbacks.conftest import unreadable
 
 
 def test_curves_show_each_split_over_its_own_meta_updates(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -41,7 +42,7 @@ def test_adaptation_shows_every_step_with_its_interval(tmp_path: Path, drawn: li
     assert list(line.get_xdata()) == [0, 1] and list(line.get_ydata()) == [0.2, 0.9]
     (low, high) = bars.get_segments()[1]
     assert (low[1], high[1]) == pytest.approx((0.88, 0.92))
-    assert "600" in axes.get_title()
+    assert "600" in drawn[0].get_suptitle()
 
 
 def test_tasks_are_written_one_per_line(tmp_path: Path) -> None:
@@ -72,3 +73,23 @@ def test_the_table_shows_before_after_and_the_interval() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(9, "9 s"), (59.6, "1 min 00 s"), (3725, "1 h 02 min")])
 def test_durations(seconds: float, text: str) -> None:
     assert _duration(seconds) == text
+
+
+@pytest.mark.parametrize("is_accuracy", [True, False])
+def test_without_inner_steps_there_is_one_value_and_one_column(
+    tmp_path: Path, drawn: list[Figure], is_accuracy: bool
+) -> None:
+    draw_adaptation([0.934], [0.011], 50_000, tmp_path / "adaptation.png", is_accuracy=is_accuracy)
+    (axes,) = drawn[0].axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0"] and unreadable(drawn[0]) == []
+    (written,) = axes.texts
+    assert written.get_text() == ("93.40% ± 1.10%" if is_accuracy else "0.9340 ± 0.0110")
+    metrics = {f"metatest/{name}": 0.934 for name in ("pre_accuracy", "outer_accuracy", "outer_accuracy_ci95")}
+    table = as_table(metrics, 600, adapts=False)
+    assert table.count("93.40%") == 2 and "before" not in table and "without inner steps" in table
+
+
+def test_a_picture_for_a_paper_has_letters_that_can_be_searched(tmp_path: Path) -> None:
+    draw_adaptation([0.2, 0.9], [0.01, 0.02], 600, tmp_path / "adaptation.pdf", is_accuracy=True)
+    content = (tmp_path / "adaptation.pdf").read_bytes()
+    assert content.startswith(b"%PDF") and b"/CIDFontType2" in content and b"/Type3" not in content
