@@ -144,6 +144,8 @@ def _prepare_process() -> None:
     warnings.filterwarnings("ignore", message=r"Detected pickle protocol \d+ in the checkpoint")
     # higher's source, read for the first time: pip compiles it beforehand, uv does not.
     warnings.filterwarnings("ignore", category=SyntaxWarning, module=r".*\bhigher\b")
+    # It does not: its outer gradients equal finite differences (tests/unit/inner_loops).
+    warnings.filterwarnings("ignore", message=r"Differentiable RMSprop suffers from gradient correctness issues")
     # W&B 0.31 closes it, and Python 3.14 closes it again when it exits.
     metrics = logging.getLogger("opentelemetry.sdk.metrics._internal")
     metrics.addFilter(lambda record: record.msg != "shutdown can only be called once")

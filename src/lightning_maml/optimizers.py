@@ -4,17 +4,19 @@ An error in an optimizer or schedule of somebody's own is raised as it is.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_maml.settings import SettingError, is_of_library, one_line, refused
 
+_KERNELS = ("foreach", "fused", "capturable", "differentiable")
 _REFUSALS = (ValueError, TypeError, RuntimeError, ArithmeticError, KeyError, IndexError)
 
 
@@ -26,6 +28,36 @@ def make_optimizer(setting: str, make: Callable[..., Optimizer], parameters: Ite
     """
     with _making(setting, make):
         return make(parameters)
+
+
+def make_inner_optimizer(
+    make: Callable[..., Optimizer], parameters: Iterable[Any], offered: Collection[type[Optimizer]], remedy: str
+) -> Optimizer:
+    """An optimizer whose every setting has its meaning when its steps are differentiated.
+
+    Args:
+        make: makes it from parameters.
+        parameters: what it steps.
+        offered: the classes that can be differentiated.
+        remedy: what to do instead of another class.
+
+    Raises:
+        SettingError: if it refuses its arguments, or there is no differentiable version of it with them.
+    """
+    optimizer = make_optimizer("optim.inner_optimizer", make, parameters)
+    if type(optimizer) not in offered:
+        raise SettingError("optim.inner_optimizer._target_", type(optimizer).__qualname__, remedy)
+    for name, value in optimizer.defaults.items():
+        if any(isinstance(one, Tensor) for one in (value if isinstance(value, tuple | list) else (value,))):
+            reason = "no tensor would be learned here; give a number, and algorithm=meta_sgd learns step sizes"
+        elif value and name in _KERNELS:
+            reason = "it picks a kernel of PyTorch's, and the inner loop has its own; remove it"
+        elif value and name == "centered":
+            reason = "its derivative is not finite where a gradient is zero; remove it"
+        else:
+            continue
+        raise SettingError(f"optim.inner_optimizer.{name}", value, reason)
+    return optimizer
 
 
 def make_scheduler(make: Callable[[Optimizer], LRScheduler], optimizer: Optimizer) -> LRScheduler:

@@ -155,7 +155,7 @@ def test_folders_without_permission(tmp_path: Path) -> None:
     "override",
     [
         "+optim.inner_optimizer.momentum=-1",
-        "optim.inner_optimizer._target_=torch.optim.AdamW",
+        "optim.inner_optimizer._target_=torch.optim.ASGD",
         "optim.outer_optimizer.lr=-1",
         "optim=adam_cosine optim.lr_scheduler.T_max=0",
         "train.pl_trainer.devices=0",

@@ -55,7 +55,7 @@ from tests.paths import DATASET_PATH
         ("train.ckpt_path=nowhere.ckpt", ["train.ckpt_path=nowhere.ckpt", "no such file"]),
         ("logging=wandb train.ckpt_path=nowhere.ckpt", ["train.ckpt_path=nowhere.ckpt", "no such file"]),
         ("train.ckpt_path=README.md", ["train.ckpt_path=README.md", "no checkpoint"]),
-        ("optim.inner_optimizer._target_=torch.optim.AdamW", ["optim.inner_optimizer._target_", "SGD"]),
+        ("optim.inner_optimizer._target_=torch.optim.ASGD", ["optim.inner_optimizer._target_", "SGD"]),
         ("model=mlp model.torch_module.hidden_sizes=[0]", ["model.torch_module.hidden_sizes=0"]),
     ],
     ids=lambda value: value.split(" ")[-1] if isinstance(value, str) else "",

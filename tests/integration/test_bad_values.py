@@ -158,8 +158,8 @@ CONTRADICTORY = [
     ),
     ("model.torch_module._target_=torch.optim.SGD", "model.torch_module._target_=torch.optim.SGD: it is no Module"),
     (
-        "inner_loop=higher optim.inner_optimizer._target_=torch.optim.AdamW",
-        "AdamW: the inner loop has no differentiable",
+        "inner_loop=higher optim.inner_optimizer._target_=torch.optim.ASGD",
+        "ASGD: the inner loop has no differentiable",
     ),
 ]
 

@@ -21,36 +21,26 @@ from lightning_maml.inner_loops.contracts import (
     adapting,
     stack_records,
 )
+from lightning_maml.inner_loops.differentiable_optimizers import OFFERED
 from lightning_maml.inner_loops.failures import place_of, twice_differentiable
-from lightning_maml.optimizers import make_optimizer
+from lightning_maml.optimizers import make_inner_optimizer
 from lightning_maml.settings import SettingError, require_at_least
-
-_SUPPORTED = (
-    torch.optim.SGD,
-    torch.optim.Adam,
-    torch.optim.Adadelta,
-    torch.optim.Adagrad,
-    torch.optim.Adamax,
-    torch.optim.ASGD,
-    torch.optim.RMSprop,
-    torch.optim.Rprop,
-)
 
 
 class HigherLoop:
     """Gradient descent on the support loss, unrolled so that the outer gradient flows through every step:
 
-        φ_{k+1} = U(φ_k, ∇_φ L_support(φ_k)),   U any optimizer of `torch.optim` that higher knows
+        φ_{k+1} = U(φ_k, ∇_φ L_support(φ_k)),   U a step of SGD, Adam, AdamW, Adadelta, Adagrad, Adamax or RMSprop
 
     The outer gradient is exact (second order) or, with `objective.first_order`, takes the inner gradients as
-    constants. Only one task's graph is in memory at a time. (higher's Adam adds ε before the bias correction, as
-    PyTorch did until 1.3: at ε = 1e-8 the same but for gradients near zero.)
+    constants. Only one task's graph is in memory at a time. U steps as `torch.optim` does with every setting that is
+    not refused: refused are flags that pick a kernel, tensors, and RMSprop's `centered`.
 
     Args:
         inner_optimizer: makes U from φ_0, e.g. `functools.partial(torch.optim.SGD, lr=0.4)`.
 
     Raises:
-        SettingError: if higher has no differentiable version of the inner optimizer, or it refuses its settings.
+        SettingError: if there is no differentiable version of the inner optimizer or of one of its settings.
 
     Source: Grefenstette et al. 2019, "Generalized Inner Loop Meta-Learning".
     """
@@ -192,17 +182,15 @@ class HigherLoop:
         # torch's optimizers take leaves only; a group each, so that a learner can give every entry its own step size.
         leaves = [value.detach().requires_grad_() for value in adapted.values()]
         groups = [{"params": [leaf]} for leaf in leaves]
-        optimizer = make_optimizer("optim.inner_optimizer", self._inner_optimizer, groups)
-        if type(optimizer) not in _SUPPORTED:
-            names = ", ".join(kind.__name__ for kind in _SUPPORTED)
-            raise SettingError(
-                "optim.inner_optimizer._target_",
-                type(optimizer).__qualname__,
-                f"the inner loop has no differentiable version of it; choose from torch.optim: {names}",
-            )
-        if optimizer.defaults.get("maximize"):
-            raise SettingError("optim.inner_optimizer.maximize", True, "higher only descends; remove it")
-        return higher.get_diff_optim(optimizer, leaves, track_higher_grads=differentiable)
+        names = ", ".join(kind.__name__ for kind in OFFERED)
+        remedy = f"the inner loop has no differentiable version of it; choose from torch.optim: {names}"
+        optimizer = make_inner_optimizer(self._inner_optimizer, groups, OFFERED, remedy)
+        callback = _negated if optimizer.defaults["maximize"] else None  # higher's own do not know of it
+        return higher.get_diff_optim(optimizer, leaves, track_higher_grads=differentiable, grad_callback=callback)
+
+
+def _negated(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    return [None if gradient is None else -gradient for gradient in gradients]
 
 
 def _step(optimizer: Any, loss: Tensor, adapted: Parameters, step_size: Parameters | None) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ class ReptileLoop(HigherLoop):
     what Reptile learns from (section 5.1 there). Evaluation is `HigherLoop`'s, on the whole support set.
 
     Args:
-        inner_optimizer: makes U, any optimizer that higher knows.
+        inner_optimizer: makes U, any optimizer that `HigherLoop` takes.
         batch_size: support samples of a step of training; None for all of them.
 
     Raises:

@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_maml.inner_loops.contracts import Parameters
-from lightning_maml.optimizers import make_optimizer
-from lightning_maml.settings import SettingError
+from lightning_maml.optimizers import make_inner_optimizer
 
 
 class Descent(NamedTuple):
@@ -22,7 +21,7 @@ class Descent(NamedTuple):
 class FunctionalSGD:
     """`torch.optim.SGD`, differentiable in everything: with gradient g of entry φ,
 
-        g ← g + weight_decay·φ
+        g ← −g if maximize;   g ← g + weight_decay·φ
         m ← momentum·m + (1 − dampening)·g  (at first, m ← g);   g ← g + momentum·m if nesterov, else m
         φ ← φ − lr·g
 
@@ -36,14 +35,9 @@ class FunctionalSGD:
     """
 
     def __init__(self, inner_optimizer: Callable[..., Optimizer]) -> None:
-        optimizer = make_optimizer("optim.inner_optimizer", inner_optimizer, [torch.zeros(1, requires_grad=True)])
-        if type(optimizer) is not torch.optim.SGD:
-            raise SettingError(
-                "optim.inner_optimizer._target_",
-                type(optimizer).__qualname__,
-                "this inner loop differentiates torch.optim.SGD; for another one use inner_loop=higher",
-            )
-        self._settings = optimizer.defaults
+        remedy = "this inner loop differentiates torch.optim.SGD; for another one use inner_loop=higher"
+        leaves = [torch.zeros(1, requires_grad=True)]
+        self._settings = make_inner_optimizer(inner_optimizer, leaves, [torch.optim.SGD], remedy).defaults
 
     def step(self, at: Descent, gradients: Mapping[str, Tensor | None], step_size: Parameters | None) -> Descent:
         """One step. `step_size` overrides the learning rate, entry by entry."""

@@ -1,5 +1,6 @@
 """HigherLoop against loops written out by hand, finite differences, and torch's own optimizers."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,11 +13,21 @@ from torch.func import functional_call
 
 from lightning_maml.algorithms import MAML
 from lightning_maml.episodes import Episodes
-from lightning_maml.inner_loops import HigherLoop, Objective
+from lightning_maml.inner_loops import HigherLoop, Objective, RecomputeLoop, VectorizedLoop
+from lightning_maml.inner_loops.differentiable_optimizers import OFFERED
+from lightning_maml.settings import SettingError
 from tests.tasks import classification, regression, small_conv4, small_mlp
 
 SGD = partial(torch.optim.SGD, lr=0.1)
-ADAM = partial(torch.optim.Adam, lr=0.02, eps=1e-3)
+ADAM = partial(torch.optim.Adam, lr=0.02, eps=0.03)
+OTHERS = [
+    partial(torch.optim.AdamW, lr=0.02, eps=0.03, weight_decay=0.3, amsgrad=True),
+    partial(torch.optim.Adadelta, lr=1.0, eps=0.03),
+    partial(torch.optim.Adagrad, lr=0.02, eps=0.03, lr_decay=0.1),
+    partial(torch.optim.Adamax, lr=0.02, eps=0.03),
+    partial(torch.optim.RMSprop, lr=0.005, eps=0.03, momentum=0.5),
+    partial(torch.optim.SGD, lr=0.05, momentum=0.9, nesterov=True, maximize=True, weight_decay=0.1),
+]
 
 PROBLEMS = {"conv4": (small_conv4, classification), "mlp": (small_mlp, regression)}
 
@@ -40,14 +51,14 @@ def safe_root(v: Tensor) -> Tensor:
 def adam_by_hand(
     parameters: dict[str, Tensor], gradients: tuple[Tensor, ...], state: dict[str, Any]
 ) -> dict[str, Tensor]:
-    """higher adds ε before the bias correction of the second moment, as PyTorch did until 1.3."""
+    """Kingma & Ba 2015, algorithm 1."""
     state["t"] = t = state.get("t", 0) + 1
     new = {}
     for (name, p), g in zip(parameters.items(), gradients, strict=True):
         m, v = state.get(name, (torch.zeros_like(p), torch.zeros_like(p)))
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
         state[name] = (m, v)
-        new[name] = p - 0.02 * (1 - 0.999**t) ** 0.5 / (1 - 0.9**t) * m / (safe_root(v) + 1e-3)
+        new[name] = p - 0.02 * (m / (1 - 0.9**t)) / (safe_root(v / (1 - 0.999**t)) + 0.03)
     return new
 
 
@@ -85,7 +96,7 @@ def test_outer_gradient_equals_a_hand_written_unrolled_loop(
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("optimizer", [SGD, ADAM], ids=["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", [SGD, ADAM, *OTHERS], ids=lambda optimizer: optimizer.func.__name__)
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_outer_gradient_equals_finite_differences(problem: str, optimizer: Any, steps: int) -> None:
     make_network, make_episodes = PROBLEMS[problem]
@@ -208,30 +219,88 @@ def test_first_order_gradient_is_the_query_gradient_at_the_adapted_parameters() 
     assert any(not torch.allclose(gradients[name], exact[name], rtol=1e-3) for name in exact)
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        partial(torch.optim.SGD, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.1),
-        partial(torch.optim.SGD, lr=0.05, momentum=0.9, dampening=0.5),
-        partial(torch.optim.Adam, lr=0.01, weight_decay=0.1, amsgrad=True),
-        partial(torch.optim.Adadelta, lr=0.5),
-        partial(torch.optim.Adagrad, lr=0.05),
-        partial(torch.optim.Adamax, lr=0.01),
-        partial(torch.optim.ASGD, lr=0.05),
-        partial(torch.optim.RMSprop, lr=0.01, centered=True, momentum=0.5),
-        partial(torch.optim.Rprop, lr=0.01),
-    ],
-    ids=lambda optimizer: f"{optimizer.func.__name__}-{len(optimizer.keywords)}",
-)
-def test_every_supported_optimizer_steps_as_torch_does(optimizer: Any) -> None:
-    network, episodes = small_mlp(), regression(num_tasks=1)
-    trajectory, _ = HigherLoop(optimizer)(MAML(network), episodes, steps=4)
+# Every argument of every optimizer that is offered: values to try, or None where it is refused.
+COMMON: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.3, "maximize": True}
+REFUSED: dict[str, Any] = dict.fromkeys(["foreach", "fused", "capturable", "differentiable"])
+ADAMS = COMMON | REFUSED | {"betas": (0.5, 0.7), "eps": 0.1, "amsgrad": True}
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "SGD": COMMON | REFUSED | {"momentum": 0.9, "dampening": 0.5, "nesterov": True},
+    "Adam": ADAMS | {"decoupled_weight_decay": True},
+    "AdamW": ADAMS,
+    "Adadelta": COMMON | REFUSED | {"rho": 0.5, "eps": 0.1},
+    "Adagrad": COMMON | REFUSED | {"lr_decay": 0.5, "initial_accumulator_value": 0.5, "eps": 0.1},
+    "Adamax": COMMON | REFUSED | {"betas": (0.5, 0.7), "eps": 0.1},
+    "RMSprop": COMMON | REFUSED | {"alpha": 0.5, "eps": 0.1, "momentum": 0.5, "centered": None},
+}
+NEEDED = {
+    "dampening": {"momentum": 0.9},
+    "nesterov": {"momentum": 0.9},
+    "decoupled_weight_decay": {"weight_decay": 0.3},
+}
+OF_SGD: list[Any] = [HigherLoop, RecomputeLoop, VectorizedLoop]
+SETTINGS = [
+    pytest.param(loop, kind, {"lr": 0.01, **NEEDED.get(name, {}), name: value}, id=f"{loop.__name__}-{kind}-{name}")
+    for kind, arguments in ARGUMENTS.items()
+    for name, value in arguments.items()
+    for loop in (OF_SGD if kind == "SGD" else [HigherLoop])
+    if value is not None
+]
+
+
+class Pieces(nn.Module):
+    """A network with a layer that is unused, and one whose gradient is zero at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head, self.unused = nn.Linear(1, 4), nn.Linear(4, 1), nn.Linear(1, 1)
+        nn.init.zeros_(self.head.weight)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.head(torch.relu(self.body(x)))
+        return output
+
+
+def test_every_argument_of_the_offered_optimizers_is_tried_or_refused() -> None:
+    assert {kind.__name__ for kind in OFFERED} == ARGUMENTS.keys()
+    for kind, arguments in ARGUMENTS.items():
+        known = inspect.signature(getattr(torch.optim, kind)).parameters.keys() - {"params"}
+        assert known <= arguments.keys(), kind
+        for name in known:
+            if arguments[name] is None:
+                with pytest.raises(SettingError, match=rf"^optim\.inner_optimizer\.{name}=True: .*; remove it$"):
+                    HigherLoop(partial(getattr(torch.optim, kind), **{name: True}))
+
+
+@pytest.mark.parametrize(("loop", "kind", "settings"), SETTINGS)
+def test_every_offered_optimizer_steps_as_torch_does(loop: Any, kind: str, settings: dict[str, Any]) -> None:
+    optimizer = partial(getattr(torch.optim, kind), **settings)
+    network, episodes = Pieces(), regression(num_tasks=1)
+    trajectory, _ = loop(optimizer)(MAML(network), episodes, steps=6)
     (task,) = episodes.tasks()
     own = optimizer(network.parameters())
-    for step in range(5):
+    for step in range(7):
         loss = F.mse_loss(network(task.support_x), task.support_y)
-        # Adam's ε = 1e-8 stands elsewhere in higher's formula: that is the tolerance.
-        torch.testing.assert_close(trajectory.support_loss[0, step], loss.detach(), rtol=1e-5, atol=1e-9)
+        torch.testing.assert_close(trajectory.support_loss[0, step], loss.detach(), rtol=1e-12, atol=0)
         own.zero_grad()
         loss.backward()
         own.step()
+
+
+@pytest.mark.parametrize("kind", ARGUMENTS)
+def test_the_outer_gradient_through_every_offered_optimizer_is_finite_where_gradients_are_zero(kind: str) -> None:
+    optimizer = partial(getattr(torch.optim, kind), lr=0.01)
+    learner = MAML(Pieces())
+    _, gradients = HigherLoop(optimizer)(learner, regression(), steps=3, objective=Objective.final(3))
+    assert gradients is not None
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    assert gradients["network.head.weight"].abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("lr", torch.tensor(0.1)), ("betas", (torch.tensor(0.9), torch.tensor(0.99)))]
+)
+def test_a_tensor_that_nothing_would_learn_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(SettingError, match=rf"^optim\.inner_optimizer\.{name}=.*give a number"):
+        HigherLoop(partial(torch.optim.Adam, **{name: value}))
