@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_maml.algorithms.metrics import of_training, summary
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import InnerLoop, Learner, Objective, Trajectory
 
@@ -81,10 +80,10 @@ class InnerLossWatch:
         """Remember a trajectory, without waiting for the device; with `gaps`, NaN is what was not computed."""
         if self._warned or trajectory.support_loss.shape[1] == 1:
             return
-        before = trajectory.support_loss[:, 0].mean()
-        after = (of_training if gaps else summary)(trajectory)["inner_loss"]
+        before, earlier, after = (trajectory.support_loss[:, step].mean() for step in (0, -2, -1))
         if gaps:
-            after = torch.where(after.isnan(), before, after)
+            for known in (earlier, before):
+                after = torch.where(after.isnan(), known, after)
         self._seen.append(torch.stack([before, after]))
 
     def tell(self, when: str) -> None:

@@ -19,13 +19,13 @@ def summary(trajectory: Trajectory) -> dict[str, Tensor]:
 
 
 def of_training(trajectory: Trajectory) -> dict[str, Tensor]:
-    """The same; where training made no forward pass on the support set at φ_K, that at φ_{K−1}; NaN if it made none."""
-    last = summary(trajectory)
-    if trajectory.query_loss.shape[1] == 1:
-        return last
-    earlier = summary(Trajectory(*(None if values is None else values[:, -2:-1] for values in trajectory)))  # type: ignore[arg-type]
-    inner = {name: torch.where(last[name].isnan(), earlier[name], last[name]) for name in last if "inner" in name}
-    return last | inner
+    """The same, and of the support set before the last of K inner steps, `inner_loss/step_{K−1}`: training makes no
+    forward pass on it at φ_K that its objective does not weigh, and what it has not computed is NaN."""
+    metrics, before_last = summary(trajectory), trajectory.query_loss.shape[1] - 2
+    for name, values in (("loss", trajectory.support_loss), ("accuracy", trajectory.support_accuracy)):
+        if values is not None and before_last >= 0:
+            metrics[f"inner_{name}/step_{before_last}"] = values[:, before_last].mean()
+    return metrics
 
 
 def numbers(values: Iterable[Tensor]) -> list[float]:

@@ -50,6 +50,9 @@ class OuterLoop(pl.LightningModule):
 
     Metrics: `metatrain/…`, `metaval/…`, `metatest/…` with `inner_loss`, `inner_accuracy` (support, after adaptation),
     `outer_loss`, `outer_accuracy` (query, after adaptation); `pre_loss`, `pre_accuracy` (query, before) in evaluation.
+    Meta-training knows the support set after adaptation with `log_every_step` alone; it always logs
+    `inner_loss/step_{K−1}` and `inner_accuracy/step_{K−1}` (support, before the last of K inner steps), and `lr`, the
+    step size β that the meta-update was made with.
     """
 
     @checked("algorithm")
@@ -223,6 +226,7 @@ class OuterLoop(pl.LightningModule):
             self._skip(norm, trajectory.query_loss[:, -1].mean(), batches)
             optimizer.zero_grad()
             return
+        used = float(optimizer.param_groups[0]["lr"])
         optimizer.step()
         optimizer.zero_grad()
         self.learner.after_update()
@@ -236,7 +240,7 @@ class OuterLoop(pl.LightningModule):
         metrics["gradient_norm"] = norm
         if self.max_skipped:
             metrics["skipped"] = torch.tensor(float(self._skipped))
-        metrics["lr"] = torch.tensor(optimizer.param_groups[0]["lr"])
+        metrics["lr"] = torch.tensor(used)
         self._log_training({f"metatrain/{name}": value for name, value in metrics.items()}, trajectory)
 
     def _skip(self, norm: Tensor, loss: Tensor, batches: list[MetaBatch]) -> None:

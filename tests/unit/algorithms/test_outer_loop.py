@@ -1,5 +1,6 @@
 """The outer loop against steps made by hand."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,8 @@ def test_a_scheduler_steps_after_every_meta_update(tmp_path: Path) -> None:
     fit = trainer(tmp_path, precision="64-true")
     fit.fit(algorithm, datamodule=Repeat(*three_batches()))
     assert fit.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-12)
+    rate = ADAM.keywords["lr"] * (1 + math.cos(2 * math.pi / 3)) / 2  # the third update is made with
+    assert float(fit.callback_metrics["metatrain/lr"]) == pytest.approx(rate)
 
 
 def test_validation_adapts_although_lightning_turns_gradients_off(tmp_path: Path) -> None:
@@ -154,21 +157,26 @@ def test_metatest_reports_every_step_and_an_interval_over_all_tasks(tmp_path: Pa
     assert metrics["metatest/outer_accuracy_ci95"] == pytest.approx(1.96 * deviation / 6**0.5)
 
 
-def test_training_logs_the_last_known_support_loss_and_every_step_on_request(tmp_path: Path) -> None:
+def test_training_logs_the_support_set_before_its_last_step_and_every_step_on_request(tmp_path: Path) -> None:
     episodes = classification(num_tasks=4)
     algorithm = OuterLoop(MAML(small_conv4()), inner_loop(), ADAM, num_inner_steps=3)
     expected, _ = inner_loop()(algorithm.learner, episodes, steps=3)
     fit = trainer(tmp_path, precision="64-true")
     fit.fit(algorithm, datamodule=Repeat(episodes))
     known = {name: float(value) for name, value in fit.callback_metrics.items()}
-    assert known["metatrain/inner_loss"] == pytest.approx(float(expected.support_loss[:, 2].mean()), rel=1e-6)
+    assert expected.support_accuracy is not None
+    assert known["metatrain/inner_loss/step_2"] == pytest.approx(float(expected.support_loss[:, 2].mean()), rel=1e-6)
+    assert known["metatrain/inner_accuracy/step_2"] == pytest.approx(float(expected.support_accuracy[:, 2].mean()))
+    assert math.isnan(known["metatrain/inner_loss"])  # which loggers leave out
     assert known["metatrain/outer_loss"] == pytest.approx(float(expected.query_loss[:, 3].mean()), rel=1e-6)
-    assert not any("step_" in name or "pre_" in name for name in known)
+    assert not any(name.startswith("metatrain/outer_loss/step_") or "pre_" in name for name in known)
 
     algorithm = OuterLoop(MAML(small_conv4()), inner_loop(), ADAM, num_inner_steps=3, log_every_step=True)
     fit = trainer(tmp_path, precision="64-true")
     fit.fit(algorithm, datamodule=Repeat(episodes))
     assert expected.query_accuracy is not None
+    inner_loss = float(fit.callback_metrics["metatrain/inner_loss"])
+    assert inner_loss == pytest.approx(float(expected.support_loss[:, 3].mean()), rel=1e-6)
     for step in range(4):
         seen = float(fit.callback_metrics[f"metatrain/outer_accuracy/step_{step}"])
         assert seen == pytest.approx(float(expected.query_accuracy[:, step].mean()), rel=1e-6)
