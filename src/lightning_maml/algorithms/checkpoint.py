@@ -51,6 +51,7 @@ class _Written(TypedDict, total=False):
     optimizer_states: list[_Optimizer]
     lr_schedulers: list[dict[str, Any]]
     metrics_csv: _Position
+    global_step: _Number
     skipped: _Number
     inner_loop: dict[str, str]
     accumulated: _Accumulated

@@ -93,6 +93,7 @@ class OuterLoop(pl.LightningModule):
         self._gradients: dict[str, Tensor] = {}
         self._test_parts: list[Trajectory] = []
         self.recipe: dict[str, Any] | None = None
+        self._tested_step: int | None = None  # of the checkpoint that is evaluated
 
     @property
     def test_trajectory(self) -> Trajectory:
@@ -162,6 +163,7 @@ class OuterLoop(pl.LightningModule):
             | metrics_of.intervals(trajectory)
         )
         self.log_dict({f"metatest/{name}": value for name, value in metrics.items()} | self._step, sync_dist=True)
+        self._tested_step = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the inner loop has chosen, what it takes to build the learner again (`recipe`, plain values) and,
@@ -182,7 +184,9 @@ class OuterLoop(pl.LightningModule):
         self.trainer.precision_plugin.convert_module(self)
         self._skipped = checkpoint.get("skipped", 0)
         resumed: dict[str, Any] = {"gradients": {}, "trajectories": []}
+        self._tested_step = checkpoint.get("global_step")
         if self.trainer.state.fn == "fit":
+            self._tested_step = None
             resumed = checkpoint.get("accumulated", resumed)
         self._gradients = resumed["gradients"]
         self._accumulated = [Trajectory(*fields) for fields in resumed["trajectories"]]
@@ -190,7 +194,18 @@ class OuterLoop(pl.LightningModule):
             self.inner_loop.load_state_dict(checkpoint.get("inner_loop", {}))
 
     def on_train_start(self) -> None:
-        """Bring what a checkpoint held of an unfinished meta-update to where it goes on."""
+        """Bring what a checkpoint held of an unfinished meta-update to where it goes on.
+
+        Raises:
+            SettingError: if validations would follow one another without a meta-update between them.
+        """
+        every = self.trainer.val_check_batch
+        if every is not None and every < min(self.accumulate, self.trainer.num_training_batches):
+            remedy = f"it counts meta-batches, {self.accumulate} of which make a meta-update (algorithm.accumulate)"
+            given = self.trainer.val_check_interval
+            raise SettingError(
+                "train.pl_trainer.val_check_interval", given, f"{remedy}; give {self.accumulate} or more"
+            )
         meta, own = self.learner.meta_parameters(), slice(self.global_rank, None, self.trainer.world_size)
         self._gradients = {name: gradient.to(meta[name]) for name, gradient in self._gradients.items()}
         self._accumulated = [
@@ -201,7 +216,7 @@ class OuterLoop(pl.LightningModule):
     @property
     def _step(self) -> dict[str, Any]:
         """Lightning takes "step" for the loggers' x axis, where it would count meta-batches."""
-        return {"step": float(self.global_step)}
+        return {"step": float(self.global_step if self._tested_step is None else self._tested_step)}
 
     def _outer_objective(self) -> Objective:
         return self.objective(self.num_inner_steps, self.global_step, trace=self.log_every_step)

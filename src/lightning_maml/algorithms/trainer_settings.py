@@ -35,7 +35,7 @@ _RANGES: dict[str, Any] = {
     "num_nodes": Count,
     "limit_train_batches": Positive | None,
     "limit_test_batches": Positive | None,
-    "val_check_interval": Positive | str | dict[str, int] | None,
+    "val_check_interval": Positive | None,  # by time, no two runs were the same
     "check_val_every_n_epoch": Count | None,
     "num_sanity_val_steps": Annotated[int, Field(ge=-1, description="a whole number of at least 0; -1 for all")],
     "log_every_n_steps": Natural | None,

@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from lightning_maml.algorithms.checkpoint import can_be_tested
+from lightning_maml.algorithms.checkpoint import can_be_tested, read_checkpoint
 from lightning_maml.arguments import Count, checked
 from lightning_maml.checkpoint_files import LAST, is_whole, previous_of, require_few
 from lightning_maml.files import replacing
@@ -70,6 +70,14 @@ def require_readable(checkpoint: dict[str, Any]) -> None:
             raise SettingError(setting, name, remedy) from error
 
 
+def _ends(trainer: pl.Trainer) -> bool:
+    """Whether the meta-batch that Lightning has just trained on is the last of the fit."""
+    steps = 0 <= trainer.max_steps <= trainer.global_step
+    epochs = trainer.is_last_batch and 0 <= (trainer.max_epochs or -1) <= trainer.current_epoch + 1
+    enough = trainer.global_step >= (trainer.min_steps or 0) and trainer.current_epoch >= (trainer.min_epochs or 0)
+    return steps or epochs or (trainer.should_stop and enough)
+
+
 def validation_follows(trainer: pl.Trainer) -> bool:
     """Whether Lightning validates after the meta-batch that it has just trained on."""
     if not trainer.enable_validation:
@@ -82,7 +90,8 @@ def validation_follows(trainer: pl.Trainer) -> bool:
 
 
 class Checkpoint(ModelCheckpoint):
-    """One file in the run's folder, rewritten after validations: the best by `monitor`, or without one the last.
+    """One file in the run's folder, rewritten after validations: the best by `monitor`, or without one the last. A fit
+    that ends between validations validates once more, after its last is kept.
 
     A run that is resumed in a new folder takes the best checkpoint so far along. Nothing is written in a dry run.
 
@@ -110,7 +119,8 @@ class Checkpoint(ModelCheckpoint):
             remedy = "it is rewritten, so it has one name, and metrics.csv the metrics; give one without {, }, / and \\"
             raise SettingError(f"train.checkpoint.{'best' if monitor else 'last'}.filename", filename, remedy)
         self._every_n_steps = every_n_steps
-        self._before_fits = False
+        self._before_fits: dict[str, Any] | None = None
+        self._validates: Any = None
         super().__init__(
             dirpath, filename, monitor=monitor, mode=mode, save_on_train_epoch_end=False, enable_version_counter=False
         )
@@ -127,16 +137,18 @@ class Checkpoint(ModelCheckpoint):
         """Look at the best checkpoint beside the one that this run goes on from, while no callback has its state."""
         if trainer.state.fn == "fit" and self.monitor is not None:
             before = Path(str(trainer.ckpt_path)).with_name(self._path.name)
-            self._before_fits = can_be_tested(before, pl_module, trainer)
+            fits = can_be_tested(before, pl_module, trainer)
+            # Its own score: that in the other one may be older.
+            self._before_fits = read_checkpoint(str(before))["callbacks"].get(self.state_key) if fits else None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Copy the best checkpoint here, which lies beside the one that this run goes on from."""
         if trainer.ckpt_path is None or self.best_model_score is None:
             return
         path, before = self._path, Path(trainer.ckpt_path).with_name(self._path.name)
-        if not self._before_fits:
+        self.best_model_score = (self._before_fits or {}).get("best_model_score")
+        if self.best_model_score is None:
             log.warning("%s is gone, damaged or another run's; the best checkpoint is sought anew from here", before)
-            self.best_model_score = None
             return
         if before.resolve() != path.resolve() and trainer.is_global_zero:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,19 +164,23 @@ class Checkpoint(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         require_readable({"callbacks": {callback.state_key: callback.state_dict() for callback in callbacks}})
+        self._validates = trainer.val_check_batch, trainer.check_val_every_n_epoch
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         super().on_train_batch_end(trainer, *args)
         if validation_follows(trainer):
             return  # and the checkpoint after it; from one before it, a resumed run would leave it out
         # Steps or time end the run here. At its very end Lightning would take the epoch for complete.
-        ends = trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+        ends = _ends(trainer)
         if ends or (self._every_n_steps and trainer.global_step % self._every_n_steps == 0):
             self._save_last(trainer)
+        if ends and self.monitor is None:  # what is tested is validated; a resumed run knows nothing of it
+            trainer.val_check_batch = trainer.check_val_every_n_epoch = 1
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Without validation, nothing has been saved yet."""
         self._save_last(trainer)
+        trainer.val_check_batch, trainer.check_val_every_n_epoch = self._validates
 
     def _save_last(self, trainer: pl.Trainer) -> None:
         saved = self._last_global_step_saved == trainer.global_step

@@ -142,6 +142,26 @@ def test_validation_adapts_although_lightning_turns_gradients_off(tmp_path: Path
     assert metrics["metaval/inner_loss"] < float(trajectory.support_loss[:, 0].mean())
 
 
+def test_a_validation_before_any_meta_update_is_refused(tmp_path: Path) -> None:
+    algorithm = OuterLoop(MAML(small_conv4()), inner_loop(), ADAM, accumulate=2)
+    fit = trainer(tmp_path, precision="64-true", limit_val_batches=1.0, val_check_interval=1)
+    with pytest.raises(SettingError, match=r"^train.pl_trainer.val_check_interval=1: .*accumulate.*give 2 or more"):
+        fit.fit(algorithm, datamodule=Repeat(*three_batches()))
+    assert fit.global_step == 0
+
+
+def test_the_step_of_a_test_is_that_of_the_checkpoint(tmp_path: Path) -> None:
+    algorithm = OuterLoop(MAML(small_conv4()), inner_loop(), ADAM)
+    fit = trainer(tmp_path, precision="64-true", max_epochs=1)
+    fit.fit(algorithm, datamodule=Repeat(*three_batches()))
+    fit.save_checkpoint(tmp_path / "kept.ckpt")
+    fit.fit_loop.max_epochs = 2
+    fit.fit(algorithm, datamodule=Repeat(*three_batches()))
+    for path, step in ((str(tmp_path / "kept.ckpt"), 3), (None, 6)):
+        fit.test(algorithm, datamodule=Repeat(*three_batches()), ckpt_path=path, weights_only=True, verbose=False)
+        assert fit.logged_metrics["step"] == step
+
+
 def test_metatest_reports_every_step_and_an_interval_over_all_tasks(tmp_path: Path) -> None:
     algorithm = OuterLoop(MAML(small_conv4()), inner_loop(), ADAM, num_inner_steps=2)
     (metrics,) = trainer(tmp_path, precision="64-true").test(

@@ -186,11 +186,11 @@ def test_a_new_run_in_an_old_folder_starts_its_metrics_anew(tmp_path: Path) -> N
     assert [line["step"] for line in lines(tmp_path)] == ["1", "2", "3"]
 
 
-def validated(folder: Path, *, epochs: int, **settings: Any) -> None:
+def validated(folder: Path, *callbacks: pl.Callback, epochs: int, **settings: Any) -> None:
     """Each epoch followed by a validation; a checkpoint every three meta-updates."""
     best = Checkpoint(str(folder), "best", monitor="metaval/outer_loss")
     last = Checkpoint(str(folder), "last", every_n_steps=3)
-    fit(folder, best, last, lr=0.3, max_epochs=epochs, **({"limit_val_batches": 1.0} | settings))
+    fit(folder, *callbacks, best, last, lr=0.3, max_epochs=epochs, **({"limit_val_batches": 1.0} | settings))
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
@@ -204,6 +204,43 @@ def test_a_checkpoint_by_steps_does_not_stand_in_for_the_one_after_a_validation(
     assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
     one, other = (torch.load(tmp_path / name / "best.ckpt", weights_only=True) for name in ("whole", "parts"))
     assert one["global_step"] == other["global_step"]
+
+
+class Stop(pl.Callback):
+    """Ends a fit without an end after twenty meta-updates."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        trainer.should_stop = trainer.global_step == 20
+
+
+ENDS = [
+    {"epochs": 3, "max_steps": 8},
+    {"epochs": 3, "check_val_every_n_epoch": 2},
+    {"epochs": 1, "val_check_interval": 4},
+    {"epochs": 3, "max_steps": 3, "check_val_every_n_epoch": 2, "min_epochs": 2},
+    {"epochs": -1, "check_val_every_n_epoch": 2},  # and stopped from outside, as by max_time
+]
+
+
+@pytest.mark.parametrize("settings", ENDS)
+def test_a_fit_that_ends_between_validations_validates_once_more(tmp_path: Path, settings: dict[str, Any]) -> None:
+    validated(tmp_path, Stop(), **settings)
+    steps = [line["step"] for line in lines(tmp_path) if line["metaval/outer_loss"]]
+    last = torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"]
+    assert steps[-1:] == [str(last)] and len(steps) == len(set(steps))
+    assert (tmp_path / "best.ckpt").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize("first", ENDS[:2])
+def test_a_run_that_goes_on_from_there_is_the_one_that_never_stopped(tmp_path: Path, first: dict[str, Any]) -> None:
+    more = {name: value for name, value in first.items() if name not in ("epochs", "max_steps")}
+    validated(tmp_path / "whole", epochs=4, **more)
+    validated(tmp_path / "parts", **first)
+    validated(tmp_path / "parts", epochs=4, ckpt_path=str(tmp_path / "parts/last.ckpt"), **more)
+    assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
+    one, other = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "parts"))
+    assert all(torch.equal(value, other["state_dict"][name]) for name, value in one["state_dict"].items())
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
