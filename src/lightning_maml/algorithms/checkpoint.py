@@ -1,6 +1,7 @@
 """Whether a checkpoint, which may be a stranger's, fits the run that is to go on from it: told before anything is
 loaded or written."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy, deepcopy
@@ -22,8 +23,21 @@ from lightning_maml.inner_loops import Trajectory
 from lightning_maml.optimizers import step_scheduler
 from lightning_maml.settings import SettingError, one_line
 
+log = logging.getLogger(__name__)
+
 _SETTING = "train.ckpt_path"
 _VERSION = "pytorch-lightning_version"  # of another major one, Lightning would change what it finds
+# What a schedule changes in an optimizer and in its own state as it goes on; its base_lrs are the optimizer's.
+_OF_SCHEDULE = ["lr", "betas", "momentum"]
+_MOVES = [
+    "last_epoch",
+    "base_lrs",
+    "_last_lr",
+    "_step_count",
+    "_get_lr_called_within_step",
+    "_is_initial",
+    "_schedulers",
+]
 _Number = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
 
 
@@ -54,6 +68,7 @@ class _Written(TypedDict, total=False):
     global_step: _Number
     skipped: _Number
     inner_loop: dict[str, str]
+    objective: dict[str, Any]
     accumulated: _Accumulated
 
 
@@ -104,7 +119,10 @@ def check_checkpoint(path: str, algorithm: OuterLoop, trainer: pl.Trainer, *, tr
             _check_accumulated(checkpoint.get("accumulated"), algorithm)
             _require_like(checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "loops.fit_loop", counts=True)
             _check_loaders(checkpoint["loops"]["fit_loop"]["state_dict"])
-            _check_optimizer(checkpoint, algorithm, trainer.strategy.root_device)
+            differing = _check_objective(checkpoint, algorithm)
+            differing += _check_optimizer(checkpoint, algorithm, trainer.strategy.root_device)
+    if trains and differing and trainer.is_global_zero:
+        log.warning("%s goes on as it was begun, and not as this run says: %s", path, "; ".join(differing))
 
 
 def can_be_tested(path: Path, algorithm: OuterLoop, trainer: pl.Trainer) -> bool:
@@ -171,8 +189,27 @@ def _check_accumulated(sums: Mapping[str, Any] | None, algorithm: OuterLoop) -> 
         raise ValueError("accumulated: it is of another algorithm")
 
 
-def _check_optimizer(checkpoint: Mapping[str, Any], algorithm: OuterLoop, device: torch.device) -> None:
-    """Let an outer optimizer of copies of the meta-parameters, and its schedule, go on from what was kept."""
+def _differing(setting: str, kept: Mapping[str, Any], own: Mapping[str, Any], leave: Iterable[str] = ()) -> list[str]:
+    """What a checkpoint has otherwise than this run, and keeps: "setting=kept, not own"."""
+    names = {"initial_lr": "lr"}  # what a schedule began with
+    return [
+        f"{setting}.{names.get(name, name)}={kept[name]}, not {value}"
+        for name, value in own.items()
+        if name in kept and name not in leave and not isinstance(value, Tensor) and kept[name] != value
+    ]
+
+
+def _check_objective(checkpoint: Mapping[str, Any], algorithm: OuterLoop) -> list[str]:
+    if not hasattr(algorithm.objective, "state_dict") or "objective" not in checkpoint:
+        return []
+    kept, own = checkpoint["objective"], algorithm.objective.state_dict()
+    _require_like(kept, own, "objective", counts=True)
+    return _differing("algorithm.objective", kept, own)
+
+
+def _check_optimizer(checkpoint: Mapping[str, Any], algorithm: OuterLoop, device: torch.device) -> list[str]:
+    """Let an outer optimizer of copies of the meta-parameters, and its schedule, go on from what was kept. Returns what
+    that has otherwise than this run."""
     meta = {name: value.detach().to(device, copy=True) for name, value in algorithm.learner.meta_parameters().items()}
     for value in meta.values():
         value.grad = torch.zeros_like(value)
@@ -180,6 +217,9 @@ def _check_optimizer(checkpoint: Mapping[str, Any], algorithm: OuterLoop, device
     place = "optimizer_states.param_groups"
     (state,) = checkpoint["optimizer_states"]
     _require_like(state["param_groups"], optimizer.state_dict()["param_groups"], place, exact=False)
+    group = optimizer.state_dict()["param_groups"][0]
+    moves = ["params", *(_OF_SCHEDULE if scheduler else ())]
+    differing = _differing("optim.outer_optimizer", state["param_groups"][0], group, moves)
     optimizer.load_state_dict(deepcopy(state))
     optimizer.step()
     require_finite(meta)
@@ -188,8 +228,10 @@ def _check_optimizer(checkpoint: Mapping[str, Any], algorithm: OuterLoop, device
         raise ValueError("lr_schedulers: it is of another schedule")
     _require_like(kept, own, "lr_schedulers")
     if scheduler is not None:
+        differing += _differing("optim.lr_scheduler", kept[0], own[0], _MOVES)
         scheduler.load_state_dict(deepcopy(kept[0]))
         step_scheduler(scheduler)
+    return differing
 
 
 def _check_callbacks(checkpoint: dict[str, Any], trainer: pl.Trainer) -> None:

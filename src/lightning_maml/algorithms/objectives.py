@@ -43,6 +43,7 @@ class MultiStepLoss:
         L = Σ_{k=1}^{K} v_k L_query(φ_k),   v_k = max((1 − u/U)/K, 0.03/K) for k < K,   v_K = 1 − Σ_{k<K} v_k
 
     and, from u = U on, L_query(φ_K) alone. (The authors' code anneals once an epoch; the floor of 0.03/K is theirs.)
+    A resumed run goes on with the numbers of its checkpoint.
 
     Args:
         multi_step_updates: U; 0 for the final loss alone.
@@ -54,14 +55,24 @@ class MultiStepLoss:
 
     @checked("algorithm.objective")
     def __init__(self, multi_step_updates: Natural = 0, first_order_updates: Natural = 0) -> None:
-        self._multi_step_updates = multi_step_updates
-        self._first_order_updates = first_order_updates
+        self.multi_step_updates = multi_step_updates
+        self.first_order_updates = first_order_updates
+
+    def state_dict(self) -> dict[str, int]:
+        return {
+            "multi_step_updates": self.multi_step_updates,
+            "first_order_updates": self.first_order_updates,
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.multi_step_updates = state.get("multi_step_updates", self.multi_step_updates)
+        self.first_order_updates = state.get("first_order_updates", self.first_order_updates)
 
     def __call__(self, steps: int, meta_update: int, *, trace: bool = False) -> Objective:
-        first_order = meta_update < self._first_order_updates
-        if meta_update >= self._multi_step_updates or steps == 0:
+        first_order = meta_update < self.first_order_updates
+        if meta_update >= self.multi_step_updates or steps == 0:
             return Objective.final(steps, first_order=first_order, trace=trace)
-        each = max(1 - meta_update / self._multi_step_updates, 0.03) / steps
+        each = max(1 - meta_update / self.multi_step_updates, 0.03) / steps
         weights = dict.fromkeys(range(1, steps), each)
         return Objective(weights | {steps: 1 - each * (steps - 1)}, {}, first_order=first_order, trace=trace)
 

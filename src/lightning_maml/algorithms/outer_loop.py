@@ -50,9 +50,7 @@ class OuterLoop(pl.LightningModule):
 
     Metrics: `metatrain/…`, `metaval/…`, `metatest/…` with `inner_loss`, `inner_accuracy` (support, after adaptation),
     `outer_loss`, `outer_accuracy` (query, after adaptation); `pre_loss`, `pre_accuracy` (query, before) in evaluation.
-    Meta-training knows the support set after adaptation with `log_every_step` alone; it always logs
-    `inner_loss/step_{K−1}` and `inner_accuracy/step_{K−1}` (support, before the last of K inner steps), and `lr`, the
-    step size β that the meta-update was made with.
+    Meta-training has the support set's before the last of K inner steps, as `inner_loss/step_{K−1}`.
     """
 
     @checked("algorithm")
@@ -170,8 +168,9 @@ class OuterLoop(pl.LightningModule):
         between the meta-batches of one meta-update, the gradient so far."""
         checkpoint["recipe"] = self.recipe
         checkpoint["skipped"] = self._skipped
-        if hasattr(self.inner_loop, "state_dict"):
-            checkpoint["inner_loop"] = self.inner_loop.state_dict()
+        for name, part in (("inner_loop", self.inner_loop), ("objective", self.objective)):
+            if hasattr(part, "state_dict"):
+                checkpoint[name] = part.state_dict()
         if self._accumulated:
             checkpoint["accumulated"] = {
                 "gradients": self._mean_of_ranks(self._gradients),
@@ -190,8 +189,9 @@ class OuterLoop(pl.LightningModule):
             resumed = checkpoint.get("accumulated", resumed)
         self._gradients = resumed["gradients"]
         self._accumulated = [Trajectory(*fields) for fields in resumed["trajectories"]]
-        if hasattr(self.inner_loop, "load_state_dict"):
-            self.inner_loop.load_state_dict(checkpoint.get("inner_loop", {}))
+        for name, part in (("inner_loop", self.inner_loop), ("objective", self.objective)):
+            if hasattr(part, "load_state_dict"):
+                part.load_state_dict(checkpoint.get(name, {}))
 
     def on_train_start(self) -> None:
         """Bring what a checkpoint held of an unfinished meta-update to where it goes on.

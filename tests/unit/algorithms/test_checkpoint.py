@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import nn
 
-from lightning_maml.algorithms import MAML, OuterLoop, can_be_tested, check_checkpoint
+from lightning_maml.algorithms import MAML, MultiStepLoss, OuterLoop, can_be_tested, check_checkpoint
 from lightning_maml.callbacks import Checkpoint, MetricsCSV, Resumption, WholeFiles
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import HigherLoop
@@ -72,6 +72,41 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_a_run_wrote_is_gone_on_from(stopped: Path) -> None:
     check_checkpoint(str(stopped), algorithm(), trainer(stopped.parents[1]))
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_resumed_run_goes_on_with_the_settings_of_its_checkpoint_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(lr: float, t_max: int, order: int, **settings: Any) -> OuterLoop:
+        torch.manual_seed(0)
+        learner, loop = MAML(small_conv4(3).float()), HigherLoop(partial(torch.optim.SGD, lr=0.1))
+        cosine = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=t_max)
+        objective = MultiStepLoss(multi_step_updates=order, first_order_updates=order)
+        algorithm = OuterLoop(learner, loop, partial(torch.optim.Adam, lr=lr), cosine, objective)
+        fit, path = trainer(tmp_path, **settings), tmp_path / "checkpoints/last.ckpt"
+        if path.exists():
+            check_checkpoint(str(path), algorithm, fit)
+        kept = str(path) if path.exists() else None
+        fit.fit(algorithm, datamodule=meta_batches(), ckpt_path=kept, weights_only=True)
+        return algorithm
+
+    run(0.01, 4, 1, max_epochs=1)
+    run(0.01, 4, 1, max_epochs=2)
+    assert not said(caplog)
+    again = run(0.5, 40, 9, max_epochs=3)
+    (line,) = said(caplog)
+    assert line.endswith(
+        "last.ckpt goes on as it was begun, and not as this run says: algorithm.objective.multi_step_updates=1, not 9; "
+        "algorithm.objective.first_order_updates=1, not 9; optim.outer_optimizer.lr=0.01, not 0.5; "
+        "optim.lr_scheduler.T_max=4, not 40"
+    )
+    assert again.optimizers().param_groups[0]["initial_lr"] == 0.01 and again.lr_schedulers().T_max == 4
+    assert not again.objective(1, again.global_step).first_order
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if "goes on as it was begun" in record.message]
 
 
 def deep(levels: int) -> list[Any]:
