@@ -81,7 +81,7 @@ def test_the_table_holds_the_numbers_of_the_runs(tmp_path: Path, monkeypatch: py
 
     def cell(values: Any) -> str:
         values = 100 * np.asarray(values)
-        return f"{values.mean():.2f} ± {1.96 * values.std(ddof=1) / 50**0.5:.2f}"
+        return f"{values.mean():.2f} ± {2.0096 * values.std(ddof=1) / 50**0.5:.2f}"
 
     lines = {line.split(" | ")[0].strip("| "): line for line in page.splitlines() if line.startswith("| ")}
     assert lines["one"] == f"| one | 98.7 | **{cell(one)}** | {cell(beside)} (15) | 0 | 1,000 | 2 min | laptop |"

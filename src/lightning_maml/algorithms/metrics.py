@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 from lightning_maml.episodes import copy_to
@@ -71,7 +72,9 @@ def intervals(trajectory: Trajectory) -> dict[str, Tensor]:
 
 
 def ci95(values: Tensor) -> Tensor:
-    """Half-width of the 95 % interval of the mean over tasks (dimension 0): 1.96·s/√n; NaN for a single task."""
-    if values.shape[0] == 1:
+    """Half-width of the 95 % interval of the mean over tasks (dimension 0): t·s/√n, with Student's t of n − 1 degrees
+    of freedom; NaN for a single task."""
+    number = values.shape[0]
+    if number == 1:
         return torch.full_like(values[0], torch.nan)
-    return 1.96 * values.std(dim=0) / values.shape[0] ** 0.5
+    return float(stdtrit(number - 1, 0.975)) * values.std(dim=0) / number**0.5

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
+from lightning_maml.algorithms import ci95
 from lightning_maml.callbacks.pictures import BLUE, finish
 from lightning_maml.files import save_figure
 from lightning_maml.settings import SettingError, one_line, printable
@@ -91,8 +93,7 @@ def _difference(name: str, values: np.ndarray, first: np.ndarray) -> Difference:
 
 
 def _half_interval(values: np.ndarray) -> float:
-    """t·s/√n, with Student's t for 95 %."""
-    return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)) if len(values) > 1 else float("nan")
+    return float(ci95(torch.from_numpy(values)))
 
 
 def comparison_table(metric: str, differences: Sequence[Difference]) -> Table:

@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import vmap
 
-from lightning_maml.algorithms import MAML
-from lightning_maml.episodes import Task
-from lightning_maml.inner_loops import HigherLoop, Objective, Parameters
+from lightning_maml.algorithms import MAML, UnicornMAML
+from lightning_maml.episodes import Episodes, Task
+from lightning_maml.inner_loops import HigherLoop, Objective, Parameters, VectorizedLoop
+from lightning_maml.inner_loops.contracts import accuracy
+from lightning_maml.models import Conv4
 from lightning_maml.settings import SettingError
 from tests.tasks import classification, regression, small_mlp
 from tests.unit.inner_loops.test_higher_loop import SGD, loss_of, sgd_by_hand
@@ -128,3 +131,31 @@ def test_a_task_is_its_row_of_the_episodes() -> None:
     assert episodes.num_tasks == len(tasks) == 3
     assert all(isinstance(task, Task) for task in tasks)
     assert torch.equal(tasks[2].query_x, episodes.query_x[2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_tie_of_logits_counts_as_a_guess_and_what_is_not_one_as_ever(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.rand(50, 10, 1, generator=generator) * 1e-6
+    features = torch.randn(50, 10, 1, generator=generator)
+    y = torch.randint(3, (50, 10), generator=generator)
+    ties = (features * torch.ones(4) - torch.tensor([0, 0, 0, 1e4])).to(dtype)  # a class that a task does not have
+    if dtype == torch.float32:
+        ties = ties + noise * torch.rand(50, 10, 4, generator=generator)
+    torch.testing.assert_close(vmap(accuracy)(ties, y), torch.full((50,), 1 / 3, dtype=dtype))
+    distinct = torch.stack([torch.randperm(3, generator=generator) for _ in range(500)]).reshape(50, 10, 3).to(dtype)
+    known = (distinct.argmax(dim=-1) == y).to(dtype).mean(dim=-1)
+    torch.testing.assert_close(accuracy(distinct, y), known)
+    assert accuracy(torch.full((5, 3), torch.nan, dtype=dtype), y[0, :5]) == 0
+
+
+@pytest.mark.parametrize("loop", [HigherLoop, VectorizedLoop])
+def test_unicorn_is_at_chance_before_it_adapts(loop: Any) -> None:
+    """Its classes' logits are equal, but for the order in which a matrix product sums."""
+    torch.manual_seed(0)
+    learner, x = UnicornMAML(Conv4((1, 28, 28), 5)), torch.rand(4, 15, 1, 28, 28)
+    y = torch.arange(5).repeat(3).expand(4, -1)
+    trajectory, _ = loop(SGD)(learner, Episodes(x, y, x, y), steps=1)
+    assert trajectory.query_accuracy is not None
+    torch.testing.assert_close(trajectory.query_accuracy[:, 0], torch.full((4,), 0.2))
+    assert (trajectory.query_accuracy[:, 1] > 0.2).all()
