@@ -130,7 +130,7 @@ def test_the_nearest_member_in_a_folder_is_suggested(typed: str) -> None:
 
 def test_members_are_listed_where_hydra_does_not() -> None:
     missing = MissingConfigException("Could not load 'model/cnn'", "model/cnn")
-    line = "model=cnn: there is no such member; choose from conv4, conv4_small, mlp, resnet12"
+    line = "model=cnn: there is no such member; choose from conv4, conv4_small, mlp, resnet12, text_cnn"
     assert overrides.what_was_meant(missing) == line
 
 

@@ -86,7 +86,7 @@ class Adaptation(pl.Callback):
             return
         trajectory = pl_module.test_trajectory
         accuracy = trajectory.query_accuracy
-        values = trajectory.query_loss if accuracy is None else accuracy
+        values = (trajectory.query_loss if accuracy is None else accuracy).cpu()
         means, intervals = values.mean(dim=0).tolist(), ci95(values).tolist()
         draw_adaptation(means, intervals, len(values), self._path, is_accuracy=accuracy is not None)
         send(trainer, "adaptation", self._path)
