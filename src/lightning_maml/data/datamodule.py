@@ -127,11 +127,14 @@ class MetaDataModule(pl.LightningDataModule):
     @property
     def num_outputs(self) -> int:
         """Outputs of a network for these tasks: the largest number of ways, or the dimension of a regression target."""
-        if self._nway is None:
-            tasks = self.tasks("train")
-            classes = tasks.num_classes if isinstance(tasks, DrawnTasks) else None
-            return classes or int(self.example("train").support_y.shape[-1])
-        return max(self._nway.values())
+        if self._nway is not None:
+            return max(self._nway.values())
+        y = self.example("train").support_y
+        if y.is_floating_point():
+            return y.shape[-1]
+        tasks = self.tasks("train")
+        assert isinstance(tasks, DrawnTasks)
+        return int(tasks.num_classes or 0)  # never 0: without classes, `setup` refuses labels
 
     def require_tasks_for(self, *, any_ways: bool) -> None:
         """Check that a learner's head suits these tasks; `any_ways` is one made of each task's classes.
@@ -209,7 +212,9 @@ class MetaDataModule(pl.LightningDataModule):
                 raise SettingError(f"{PREFIX}.nway", self._nway[split], remedy)
             if "num_support" in parameters:
                 make = partial(make, num_support=self._shots[split])
-            return DrawnTasks(make, self._seeds[split], split, self._shots[split], self._queries[split])
+            tasks = DrawnTasks(make, self._seeds[split], split, self._shots[split], self._queries[split])
+            tasks.require_targets(label, tasks.num_classes)
+            return tasks
         if self._nway is None:
             raise SettingError(f"{PREFIX}.nway", None, "classification needs the number of classes of a task")
         ensure_prepared(make, label)
@@ -257,7 +262,9 @@ class MetaDataModule(pl.LightningDataModule):
             )
         seed = self._seeds[split]
         if samples is None:
-            return ClassTasks(meta_dataset, sizes, seed, split, shots, queries)
+            tasks = ClassTasks(meta_dataset, sizes, seed, split, shots, queries)
+            tasks.require_targets(f"{PREFIX}.target_transform", ways)
+            return tasks
         return SampledTasks(samples, ways, seed, split, shots, queries)
 
     def _samples(self, meta_dataset: Any, made_from: Any, split: str, finish: Transform | None) -> ClassSamples:

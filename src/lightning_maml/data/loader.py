@@ -86,8 +86,16 @@ class _ToEpisodes:
     def __call__(self, tasks: list[Any] | Episodes) -> Episodes:
         if not isinstance(tasks, Episodes):
             batch = self._collate(tasks)
-            tasks = Episodes(*batch["support"], *batch["query"])
+            (support_x, support_y), (query_x, query_y) = batch["support"], batch["query"]
+            tasks = Episodes(support_x, _targets(support_y), query_x, _targets(query_y))
         return Episodes(*map(_default_float, tasks))
+
+
+def _targets(y: Shaped[Tensor, "tasks samples *target"]) -> Shaped[Tensor, "tasks samples *outputs"]:
+    """Class labels as int64; regression targets as `[tasks, samples, outputs]`, where a number is one output."""
+    if not y.is_floating_point():
+        return y.long()
+    return y[..., None] if y.dim() == 2 else y
 
 
 def _default_float(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:

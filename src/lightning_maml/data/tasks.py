@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, default_collate
 
 from lightning_maml.data.generators import global_generators_seeded, task_samples, task_seeds
 from lightning_maml.data.source import close
+from lightning_maml.settings import SettingError
 
 _DrawnSamples = tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]
 
@@ -55,6 +56,32 @@ class TorchmetaTasks(TaskDataset, ABC):
         with global_generators_seeded(seeds):
             support, query = self.draw(index, own)
         return OrderedDict(support=_Samples(support), query=_Samples(query))
+
+    def require_targets(self, setting: str, classes: int | None) -> None:
+        """Check the targets of the first task: labels in [0, classes), or without classes floating-point numbers.
+
+        Raises:
+            SettingError: of `setting`, if they are neither.
+        """
+        query = self[0]["query"]
+        targets = [query[index][1] for index in range(len(query))]
+        self.close()
+        try:
+            y = default_collate(targets)
+            found = f"targets {[*y.shape]} of {y.dtype}".replace("torch.", "")
+        except (TypeError, AttributeError):  # texts, say
+            raise SettingError(setting, f"targets {targets[:1]}", "give numbers; labels by Categorical") from None
+        if classes is None:
+            if not y.is_floating_point():
+                remedy = "whole numbers are class labels, and these tasks have no classes; give floats"
+                raise SettingError(setting, found, remedy)
+        elif y.is_floating_point() or y.dim() != 1:
+            raise SettingError(setting, found, "give each sample its class as a whole number, as Categorical does")
+        elif not 0 <= int(y.min()) <= int(y.max()) < classes:
+            found = f"labels {int(y.min())} … {int(y.max())}"
+            raise SettingError(
+                setting, found, f"of {classes} classes the labels are 0 … {classes - 1}; use Categorical"
+            )
 
     @abstractmethod
     def draw(self, index: int, seed: int) -> _DrawnSamples:

@@ -56,8 +56,21 @@ class Learner(nn.Module, ABC):
         """The outputs for `x` at φ_k, k = `step`: logits of classes, or predicted targets."""
 
     def loss(self, output: Float[Tensor, "samples outputs"], y: Shaped[Tensor, "samples *target"]) -> Float[Tensor, ""]:
-        """Cross entropy for class labels, mean squared error for floating-point targets; which, the data tells."""
-        return F.mse_loss(output, y) if y.is_floating_point() else F.cross_entropy(output, y)
+        """Cross entropy for class labels `[samples]`, mean squared error for floating-point targets
+        `[samples, outputs]`; which, the data tells.
+
+        Raises:
+            SettingError: if the targets have another shape than the output: PyTorch would broadcast them.
+        """
+        if y.is_floating_point():
+            if y.shape != output.shape:
+                remedy = f"the network's output is {[*output.shape]}; give targets of that shape, or integer labels"
+                raise SettingError("targets of shape", [*y.shape], remedy)
+            return F.mse_loss(output, y)
+        if output.dim() != 2 or y.shape != output.shape[:1]:
+            remedy = f"the network's output is {[*output.shape]}, and must be [samples, ways] for labels [samples]"
+            raise SettingError("labels of shape", [*y.shape], remedy)
+        return F.cross_entropy(output, y)
 
     def step_size(self, meta: Parameters, step: int) -> Parameters | None:
         """A step size for each entry of φ (broadcastable to it), or None for the inner optimizer's own."""

@@ -170,10 +170,10 @@ def test_populations_may_differ_from_row_to_row() -> None:
 
 def test_support_and_query_share_no_sample_and_every_class_is_drawn_evenly() -> None:
     """1,000 tasks of 2 of 112 classes: each class about 18 times, each sample as often as another."""
-    settings: dict[str, Any] = {"transforms": [], "target_transform": lambda target: target, "cache": "none"}
-    data = glyphs(nway=2, kshot={"support": 1, "query": 1}, **settings)
+    data = glyphs(nway=2, kshot={"support": 1, "query": 1}, transforms=[], cache="none")
     data.setup()
     dataset, classes, samples = data._tasks["test"], [], []
+    dataset._meta_dataset.target_transform = lambda target: target
     for index in range(1000):
         task = dataset[index]
         support, query = ([task[split][i] for i in range(2)] for split in ("support", "query"))

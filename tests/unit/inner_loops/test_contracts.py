@@ -10,7 +10,7 @@ from torch.func import vmap
 
 from lightning_maml.algorithms import MAML, UnicornMAML
 from lightning_maml.episodes import Episodes, Task
-from lightning_maml.inner_loops import HigherLoop, Objective, Parameters, VectorizedLoop
+from lightning_maml.inner_loops import AutoLoop, HigherLoop, Objective, Parameters, RecomputeLoop, VectorizedLoop
 from lightning_maml.inner_loops.contracts import accuracy
 from lightning_maml.models import Conv4
 from lightning_maml.settings import SettingError
@@ -159,3 +159,24 @@ def test_unicorn_is_at_chance_before_it_adapts(loop: Any) -> None:
     assert trajectory.query_accuracy is not None
     torch.testing.assert_close(trajectory.query_accuracy[:, 0], torch.full((4,), 0.2))
     assert (trajectory.query_accuracy[:, 1] > 0.2).all()
+
+
+@pytest.mark.parametrize("loop", [HigherLoop, VectorizedLoop, RecomputeLoop, AutoLoop])
+@pytest.mark.parametrize("width", [None, 2])
+def test_targets_of_another_shape_than_the_output_are_refused_in_every_loop(loop: Any, width: int | None) -> None:
+    """PyTorch would broadcast them: numbers [samples] against [samples, 1] to [samples, samples]."""
+    episodes = regression()
+    support_y, query_y = (y[..., 0] if width is None else y.expand(-1, -1, width) for y in (episodes[1], episodes[3]))
+    other = episodes._replace(support_y=support_y, query_y=query_y)
+    with pytest.raises(SettingError, match=r"targets of shape=.*the network's output is \[[57], 1\]; give targets of"):
+        loop(SGD)(MAML(small_mlp()), other, steps=1, objective=Objective.final(1))
+
+
+def test_labels_that_are_numbers_or_have_a_dimension_of_their_own_are_refused() -> None:
+    learner, output = MAML(small_mlp()), torch.zeros(6, 3)
+    for y in (torch.zeros(6), torch.zeros(6, 1)):
+        with pytest.raises(SettingError, match="targets of shape"):
+            learner.loss(output, y)
+    for labels, logits in ((torch.zeros(6, 1), output), (torch.zeros(6, 2), torch.zeros(6, 3, 2))):
+        with pytest.raises(SettingError, match="labels of shape"):
+            learner.loss(logits, labels.long())
