@@ -67,6 +67,7 @@ class _Written(TypedDict, total=False):
     metrics_csv: _Position
     global_step: _Number
     skipped: _Number
+    outer_optimizer: str
     inner_loop: dict[str, str]
     objective: dict[str, Any]
     accumulated: _Accumulated
@@ -112,6 +113,8 @@ def check_checkpoint(path: str, algorithm: OuterLoop, trainer: pl.Trainer, *, tr
     """
     checkpoint = read_checkpoint(path)
     _check_weights(path, checkpoint["state_dict"], algorithm)
+    if trains:
+        _check_optimizers_name(path, checkpoint, algorithm)
     with _fitting(path):
         _require_like(checkpoint["loops"]["test_loop"]["state_dict"], {}, "loops.test_loop.state_dict")
         _check_callbacks(checkpoint, trainer)
@@ -207,6 +210,14 @@ def _check_objective(checkpoint: Mapping[str, Any], algorithm: OuterLoop) -> lis
     return _differing("algorithm.objective", kept, own)
 
 
+def _check_optimizers_name(path: str, checkpoint: Mapping[str, Any], algorithm: OuterLoop) -> None:
+    own = type(algorithm.optimizer_of(algorithm.learner.meta_parameters().values())[0]).__qualname__
+    kept = checkpoint.get("outer_optimizer", own)  # older checkpoints do not say
+    if kept != own:
+        remedy = f"{path} was trained with {kept}, whose state is of no use to another; give that, or start anew"
+        raise SettingError("optim.outer_optimizer._target_", own, remedy)
+
+
 def _check_optimizer(checkpoint: Mapping[str, Any], algorithm: OuterLoop, device: torch.device) -> list[str]:
     """Let an outer optimizer of copies of the meta-parameters, and its schedule, go on from what was kept. Returns what
     that has otherwise than this run."""
@@ -221,7 +232,10 @@ def _check_optimizer(checkpoint: Mapping[str, Any], algorithm: OuterLoop, device
     moves = ["params", *(_OF_SCHEDULE if scheduler else ())]
     differing = _differing("optim.outer_optimizer", state["param_groups"][0], group, moves)
     optimizer.load_state_dict(deepcopy(state))
-    optimizer.step()
+    try:
+        optimizer.step()
+    except KeyError as error:
+        raise ValueError(f"optimizer_states has no {error}: it is of another outer optimizer") from error
     require_finite(meta)
     kept, own = checkpoint["lr_schedulers"], [] if scheduler is None else [scheduler.state_dict()]
     if [one.keys() for one in kept] != [one.keys() for one in own]:  # a schedule takes all for its attributes

@@ -164,10 +164,11 @@ class OuterLoop(pl.LightningModule):
         self._tested_step = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the inner loop has chosen, what it takes to build the learner again (`recipe`, plain values) and,
-        between the meta-batches of one meta-update, the gradient so far."""
+        """Keep the outer optimizer's name, what the inner loop has chosen, what it takes to build the learner again
+        (`recipe`, plain values) and, between the meta-batches of one meta-update, the gradient so far."""
         checkpoint["recipe"] = self.recipe
         checkpoint["skipped"] = self._skipped
+        checkpoint["outer_optimizer"] = type(self.trainer.optimizers[0]).__qualname__
         for name, part in (("inner_loop", self.inner_loop), ("objective", self.objective)):
             if hasattr(part, "state_dict"):
                 checkpoint[name] = part.state_dict()

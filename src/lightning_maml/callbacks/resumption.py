@@ -1,5 +1,6 @@
 """What Lightning's checkpoints leave out, so that a resumed run equals one that was never stopped."""
 
+import random
 from typing import Any
 
 import numpy as np
@@ -14,29 +15,29 @@ _STREAMS = {"train": 0, "validate": 1, "test": 2}
 
 
 class Resumption(pl.Callback):
-    """Makes what is random in a network, such as dropout, a function of (seed, epoch, meta-batch) and not of what ran
-    before; and lets `metrics.csv` go on exactly where the checkpoint stands, without a gap or a double line, and the
-    same run of Weights & Biases.
+    """Makes what a network draws from the global generators of torch, Python and NumPy, as dropout does, a function of
+    (seed, epoch, meta-batch, process) and not of what ran before; and lets `metrics.csv` go on exactly where the
+    checkpoint stands, without a gap or a double line, and the same run of Weights & Biases.
 
     Args:
         seed: that of the run.
     """
 
     def __init__(self, seed: int) -> None:
-        self._seed = seed
+        self._run_seed = seed
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
-        self._seed_torch(trainer, "train", trainer.current_epoch, index)
+        self._seed(trainer, "train", trainer.current_epoch, index)
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int, *args: Any
     ) -> None:
-        self._seed_torch(trainer, "validate", 0, index)
+        self._seed(trainer, "validate", 0, index)
 
     def on_test_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int, *args: Any
     ) -> None:
-        self._seed_torch(trainer, "test", 0, index)
+        self._seed(trainer, "test", 0, index)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -60,9 +61,12 @@ class Resumption(pl.Callback):
             for logger in _metrics_csv(trainer):
                 logger.go_on_from(checkpoint[_KEY])
 
-    def _seed_torch(self, trainer: pl.Trainer, stage: str, epoch: int, batch: int) -> None:
-        place = (self._seed, _STREAMS[stage], epoch, batch, trainer.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+    def _seed(self, trainer: pl.Trainer, stage: str, epoch: int, batch: int) -> None:
+        place = (self._run_seed, _STREAMS[stage], epoch, batch, trainer.global_rank)
+        of_torch, of_python, of_numpy = map(int, np.random.SeedSequence(place).generate_state(3, np.uint64))
+        torch.manual_seed(of_torch)
+        random.seed(of_python)
+        np.random.seed(of_numpy >> 32)  # takes 32 bits
 
 
 def _metrics_csv(trainer: pl.Trainer) -> list[MetricsCSV]:

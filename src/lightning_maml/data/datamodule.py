@@ -213,6 +213,7 @@ class MetaDataModule(pl.LightningDataModule):
             if "num_support" in parameters:
                 make = partial(make, num_support=self._shots[split])
             tasks = DrawnTasks(make, self._seeds[split], split, self._shots[split], self._queries[split])
+            tasks.require_repeatable(label)
             tasks.require_targets(label, tasks.num_classes)
             return tasks
         if self._nway is None:
@@ -263,6 +264,7 @@ class MetaDataModule(pl.LightningDataModule):
         seed = self._seeds[split]
         if samples is None:
             tasks = ClassTasks(meta_dataset, sizes, seed, split, shots, queries)
+            tasks.require_repeatable(f"{PREFIX}.transforms")
             tasks.require_targets(f"{PREFIX}.target_transform", ways)
             return tasks
         return SampledTasks(samples, ways, seed, split, shots, queries)

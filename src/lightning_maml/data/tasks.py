@@ -57,6 +57,24 @@ class TorchmetaTasks(TaskDataset, ABC):
             support, query = self.draw(index, own)
         return OrderedDict(support=_Samples(support), query=_Samples(query))
 
+    def require_repeatable(self, setting: str) -> None:
+        """Check that the first task is the same when it is drawn again.
+
+        Raises:
+            SettingError: of `setting`, if it is not.
+        """
+        once, again = (
+            [np.asarray(value).tobytes() for part in self[0].values() for sample in part._samples for value in sample]
+            for _ in range(2)
+        )
+        self.close()
+        if once != again:
+            remedy = (
+                "drawn again, it differs: something has a random generator of its own, so that tasks would depend on "
+                "num_workers and on what ran before; draw from random, numpy.random or torch, which are seeded for each"
+            )
+            raise SettingError(setting, f"{self.split} task 0", remedy)
+
     def require_targets(self, setting: str, classes: int | None) -> None:
         """Check the targets of the first task: labels in [0, classes), or without classes floating-point numbers.
 

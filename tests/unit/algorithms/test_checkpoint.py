@@ -347,3 +347,20 @@ def test_trajectories_of_an_unfinished_meta_update_are_numbers_at_each_step(
     sums = {"gradients": gradients, "trajectories": [(loss, loss, accuracy, accuracy)]}
     said = resume(torch.load(stopped, weights_only=True) | {"accumulated": sums}, tmp_path)
     assert (said is None) is fits
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop])
+def test_going_on_with_another_outer_optimizer_is_refused_by_name(stopped: Path, tmp_path: Path, kind: Any) -> None:
+    """Also with AdamW, into which Adam's settings can be loaded without an error, so that it decays as Adam does."""
+    other = algorithm()
+    other._outer_optimizer = partial(kind, lr=0.01)
+    said = f"optim.outer_optimizer._target_={kind.__name__}: .*last.ckpt was trained with Adam, .*give that"
+    with pytest.raises(SettingError, match=said):
+        check_checkpoint(str(stopped), other, trainer(tmp_path))
+    assert can_be_tested(stopped, other, trainer(tmp_path))
+    checkpoint = torch.load(stopped, weights_only=True)
+    del checkpoint["outer_optimizer"]  # which was once not written
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    if kind is torch.optim.RMSprop:
+        with pytest.raises(SettingError, match="has no 'square_avg': it is of another outer optimizer"):
+            check_checkpoint(str(tmp_path / "last.ckpt"), other, trainer(tmp_path))

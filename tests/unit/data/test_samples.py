@@ -145,11 +145,12 @@ class Flip:
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("cache", ["memory", "disk"])
-def test_randomness_of_a_generator_of_its_own_shows_too(seed: int, cache: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache", ["memory", "disk", "none"])
+def test_randomness_of_a_generator_of_its_own_is_refused(seed: int, cache: str, tmp_path: Path) -> None:
+    """Each worker would have a copy of it, and a resumed run a new one."""
     data = glyphs(transforms=[ToTensor(), Flip(seed)], cache=cache, cache_dir=str(tmp_path))
-    data.setup()
-    assert all(isinstance(tasks, ClassTasks) for tasks in data._tasks.values())
+    with pytest.raises(SettingError, match="data.datamodule.transforms=train task 0: drawn again, it differs"):
+        data.setup()
 
 
 def test_randomness_that_only_some_classes_meet_shows_too() -> None:

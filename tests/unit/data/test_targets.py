@@ -63,6 +63,12 @@ def test_labels_of_a_smaller_type_are_those_of_64_bits() -> None:
         assert one.query_y.dtype == torch.int64 and torch.equal(one.query_y, other.query_y)
 
 
+def test_a_regression_that_draws_from_a_generator_of_its_own_is_refused() -> None:
+    own = np.random.default_rng(0)
+    with pytest.raises(SettingError, match="datasets.train=train task 0: drawn again, it differs"):
+        sinusoids(lambda y: y + own.normal(size=1)).setup()
+
+
 def test_looking_at_the_targets_draws_nothing() -> None:
     """Else a network made afterwards would have other weights than before there was a look."""
     before = torch.random.get_rng_state()
