@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from lightning_maml.episodes import Episodes, Task
 from lightning_maml.inner_loops.contracts import InnerLoop, Learner, Objective, Trajectory
+from lightning_maml.inner_loops.generators import Generators
 from lightning_maml.inner_loops.higher_loop import HigherLoop
 from lightning_maml.inner_loops.recompute_loop import RecomputeLoop
 from lightning_maml.inner_loops.vectorized_loop import VectorizedLoop
@@ -86,7 +87,7 @@ class AutoLoop:
         if len(self._loops) == 1:
             return "higher"
         times: dict[str, list[float]] = {name: [] for name in self._loops}
-        with torch.random.fork_rng(devices=[episodes.support_x.device] if episodes.support_x.is_cuda else []):
+        with Generators(episodes.support_x.device).repeating():
             for repeat in range(_REPEATS + 1):
                 fastest = min((min(seconds) for seconds in times.values() if seconds), default=0.0)
                 for name in list(times):

@@ -5,7 +5,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import Literal
 
@@ -19,6 +19,7 @@ from lightning_maml.episodes import Episodes, Task
 from lightning_maml.inner_loops.chunk import Chunk, ManyTasks, SingleTask
 from lightning_maml.inner_loops.contracts import Learner, Objective, Parameters, TaskRecord, Trajectory, stack_records
 from lightning_maml.inner_loops.failures import copied, place_of, twice_differentiable
+from lightning_maml.inner_loops.generators import Generators
 from lightning_maml.inner_loops.higher_loop import HigherLoop
 from lightning_maml.inner_loops.sgd import FunctionalSGD
 from lightning_maml.inner_loops.unrolled import Adaptation, adapt
@@ -88,14 +89,14 @@ class FunctionalLoop(ABC):
         adaptation = Adaptation(learner, self._sgd, objective or Objective({}, {}), steps)
         if objective is not None and self._vectorized:
             if objective.first_order not in self._checked:
-                with _drawing_nothing(episodes):
+                with Generators(episodes.support_x.device).repeating():
                     self._check(learner, episodes, steps, objective)
                 self._checked.add(objective.first_order)
             asked = (objective.first_order, sorted(objective.query), sorted(objective.support))
             shape = (episodes.support_x.shape[1:], episodes.query_x.shape[1:], steps, asked)
             # What fits depends on a task's size, not on their number.
             if self._measures and shape != self._measured:
-                with _drawing_nothing(episodes):
+                with Generators(episodes.support_x.device).repeating():
                     self._chunk_size, self._measured = self._fitting(adaptation, meta, episodes), shape
         while True:
             try:
@@ -241,14 +242,6 @@ class _Held:
 
 def _relative(one: Tensor, other: Tensor) -> float:
     return float((one - other).norm() / other.norm().clamp_min(1e-30))
-
-
-def _drawing_nothing(episodes: Episodes) -> AbstractContextManager[None]:
-    """Within it, random draws change nothing of what is drawn afterwards."""
-    context: AbstractContextManager[None] = torch.random.fork_rng(
-        devices=[episodes.support_x.device] if episodes.support_x.is_cuda else []
-    )
-    return context
 
 
 def _room(device: torch.device) -> float:

@@ -1,7 +1,6 @@
 """Memory that does not grow with the number of inner steps."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from lightning_maml.episodes import Episodes, Task
 from lightning_maml.inner_loops.chunk import Chunk
 from lightning_maml.inner_loops.contracts import Parameters, TaskRecord
 from lightning_maml.inner_loops.functional_loop import ChunkSize, FunctionalLoop
+from lightning_maml.inner_loops.generators import Generators
 from lightning_maml.inner_loops.sgd import Descent
 from lightning_maml.inner_loops.unrolled import Adaptation
 
@@ -55,7 +55,7 @@ class RecomputeLoop(FunctionalLoop):
         encoded = chunk.encode(meta)
         inputs, chunk = _leaves_of(encoded, chunk)
         started = chunk.start(meta)
-        random = _Generators(chunk.data.support_x.device)
+        random = Generators(chunk.data.support_x.device)
         at = Descent({name: value.detach() for name, value in started.items()}, {})
         kept = []
         for first in range(0, adaptation.steps + 1, self._keep_every):
@@ -134,30 +134,3 @@ def _leaves_of(encoded: Task | Episodes, chunk: Chunk) -> tuple[list[Tensor], Ch
     }
     data = type(encoded)(**cut)
     return _floats(data), chunk.having(data)
-
-
-class _Generators:
-    """The random state of the CPU and of a device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._module = None if device.type == "cpu" else torch.get_device_module(device)
-
-    def state(self) -> tuple[Tensor, Tensor | None]:
-        on_device = None if self._module is None else self._module.get_rng_state(self._device)
-        return torch.get_rng_state(), on_device
-
-    @contextmanager
-    def repeating(self, state: tuple[Tensor, Tensor | None]) -> Iterator[None]:
-        """Draw as from that state on, then go on as before."""
-        now = self.state()
-        self._set(state)
-        try:
-            yield
-        finally:
-            self._set(now)
-
-    def _set(self, state: tuple[Tensor, Tensor | None]) -> None:
-        torch.set_rng_state(state[0])
-        if self._module is not None:
-            self._module.set_rng_state(state[1], self._device)

@@ -19,7 +19,7 @@ from torch import nn
 from lightning_maml.algorithms import MAML, OuterLoop, check_checkpoint
 from lightning_maml.callbacks import Checkpoint, MetricsCSV, Resumption, WholeFiles
 from lightning_maml.files import replacing
-from lightning_maml.inner_loops import HigherLoop
+from lightning_maml.inner_loops import HigherLoop, RecomputeLoop, VectorizedLoop
 from lightning_maml.settings import SettingError
 from tests.paths import ROOT
 from tests.unit.algorithms.test_checkpoint import deep
@@ -109,14 +109,16 @@ def fit(
     ckpt_path: str | None = None,
     accumulate: int = 1,
     network: Any = None,
+    loop: Any = HigherLoop,
     lr: float = 0.01,
     **settings: Any,
 ) -> OuterLoop:
     """Six meta-batches an epoch; without validation unless asked for."""
     torch.manual_seed(0)
-    loop = HigherLoop(partial(torch.optim.SGD, lr=0.1))
     learner = MAML(network or small_network())
-    algorithm = OuterLoop(learner, loop, partial(torch.optim.Adam, lr=lr), accumulate=accumulate)
+    algorithm = OuterLoop(
+        learner, loop(partial(torch.optim.SGD, lr=0.1)), partial(torch.optim.Adam, lr=lr), accumulate=accumulate
+    )
     defaults: dict[str, Any] = {
         "accelerator": "cpu",
         "logger": [MetricsCSV(str(folder))],
@@ -155,6 +157,28 @@ def test_what_a_network_draws_depends_on_the_meta_batch_and_not_on_what_ran_befo
     of_batch = [whole.drawn[k : k + per_meta_batch] for k in range(0, len(whole.drawn), per_meta_batch)]
     for values in zip(*(zip(*drawn, strict=True) for drawn in of_batch), strict=True):
         assert len(set(values)) == 8  # of each generator
+
+
+class OwnNoise(nn.Module):
+    """Scales its output by what it draws from Python's generator and NumPy's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(784, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x.flatten(1)) * (random.random() + float(np.random.rand()))
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize("loop", [HigherLoop, VectorizedLoop, RecomputeLoop])
+def test_a_resumed_run_has_the_weights_of_one_that_was_never_stopped(tmp_path: Path, loop: Any) -> None:
+    """The first meta-batch of a process is also the one on which a loop checks the network."""
+    for name, steps, first in (("whole", 8, None), ("parts", 4, None), ("parts", 8, str(tmp_path / "parts/last.ckpt"))):
+        torch.manual_seed(0)
+        fit_steps(tmp_path / name, steps, network=OwnNoise(), loop=loop, ckpt_path=first)
+    one, other = (torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "parts"))
+    assert all(torch.equal(value, other["state_dict"][name]) for name, value in one["state_dict"].items())
 
 
 class SaveNow(pl.Callback):

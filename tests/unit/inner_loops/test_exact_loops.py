@@ -1,8 +1,10 @@
 """Every exact loop gives higher's gradient and trajectory."""
 
+import random
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -158,13 +160,29 @@ def with_dropout() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.Dropout(0.4), nn.Tanh(), nn.Linear(20, 3)).double()
 
 
+class PythonsNoise(nn.Module):
+    """Scales its output by what it draws from Python's generator and NumPy's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = small_conv4()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x) * (random.random() + float(np.random.rand()))
+
+
+@pytest.mark.parametrize("network", [with_dropout, PythonsNoise])
 @pytest.mark.parametrize("settings", [{}, {"keep_every": 1}, {"vectorized": True}])
-def test_recompute_repeats_the_masks_of_dropout_and_goes_on_as_the_unrolled_loop(settings: dict[str, Any]) -> None:
-    learner, episodes = MAML(with_dropout()), classification(1)
+def test_recompute_repeats_what_is_drawn_and_goes_on_as_the_unrolled_loop(
+    settings: dict[str, Any], network: Any
+) -> None:
+    learner, episodes = MAML(network()), classification(1)
     other: Any = VectorizedLoop(SGD) if "vectorized" in settings else HigherLoop(SGD)
     results = []
     for loop in (other, RecomputeLoop(SGD, **settings)):
         torch.manual_seed(8)
+        random.seed(8)
+        np.random.seed(8)
         results.append(loop(learner, episodes, steps=4, objective=Objective({4: 1.0}, {}))[1])
     assert difference(results[1], results[0]) < 1e-12
 
