@@ -6,28 +6,36 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
-import hydra
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
-from torchmeta.transforms import Categorical
-from torchmeta.utils.data import CombinationMetaDataset
 from torchvision.transforms import Compose
 
 from lightning_maml.arguments import Made, Seed, checked
 from lightning_maml.data.cache import in_memory, on_disk
 from lightning_maml.data.generators import SPLITS
 from lightning_maml.data.loader import EpisodeLoader
-from lightning_maml.data.per_split import PREFIX, per_split, require_keys
-from lightning_maml.data.preparation import can_prepare, ensure_prepared, prepare
-from lightning_maml.data.samples import (
-    ClassSamples,
-    RandomTransformsError,
-    SampledTasks,
-    Transform,
-    split_off_normalize,
+from lightning_maml.data.per_split import (
+    OF_CLASSES,
+    OF_DRAWN,
+    PREFIX,
+    each_split,
+    per_split,
+    require_keys,
+    require_not_given,
+    require_unused,
 )
-from lightning_maml.data.source import class_name, class_sizes, create, is_about_a_file, reading_errors
+from lightning_maml.data.preparation import can_prepare, ensure_prepared, prepare
+from lightning_maml.data.samples import RandomTransformsError, SampledTasks, split_off_normalize
+from lightning_maml.data.source import (
+    class_name,
+    class_sizes,
+    create,
+    draws_as_torchmeta,
+    instantiated,
+    is_about_a_file,
+    reading_errors,
+)
 from lightning_maml.data.tasks import ClassTasks, DrawnTasks, TaskDataset, TaskSampler
 from lightning_maml.episodes import Episodes
 from lightning_maml.settings import SettingError, one_line
@@ -52,9 +60,11 @@ class MetaDataModule(pl.LightningDataModule):
         num_workers: loading processes, per split; 0 loads in the main process.
         seed: which meta-training tasks.
         eval_seed: which meta-validation and meta-test tasks, apart from `seed`, so that runs compare on the same ones.
-        transforms: what to do to an image, in order: nodes or callables.
-        target_transform: what to do to a class's label: a node or a callable; None for numbers from 0 to nway − 1.
-        class_augmentations: what makes new classes out of those of meta-training, e.g. rotations: nodes or objects.
+        transforms: what to do to an image, in order, per split: nodes or callables.
+        target_transform: what to do to a class's label, per split: a node or a callable; None for numbers from 0 to
+            nway − 1.
+        class_augmentations: what makes new classes out of those of meta-training, e.g. rotations: nodes or objects; as
+            a mapping, out of those of each split.
         cache: "disk" or "memory": read every sample once, through its transforms, into one array (on disk: shared by
             all runs), and gather meta-batches from it; "none": read and transform the images of each task anew, which
             random transforms need. The tasks are the same, bit for bit.
@@ -77,9 +87,9 @@ class MetaDataModule(pl.LightningDataModule):
         num_workers: int | Mapping[str, int] = 0,
         seed: Seed = 0,
         eval_seed: Seed = 0,
-        transforms: list[Made] | None = None,
+        transforms: list[Made] | Mapping[str, list[Made]] | None = None,
         target_transform: Any = None,
-        class_augmentations: list[Made] | None = None,
+        class_augmentations: list[Made] | Mapping[str, list[Made]] | None = None,
         cache: Literal["disk", "memory", "none"] = "disk",
         cache_dir: str | None = None,
         device_resident: bool = False,
@@ -97,9 +107,13 @@ class MetaDataModule(pl.LightningDataModule):
         self._batches = per_split("batches", batches, minimum=1)
         self._num_workers = per_split("num_workers", num_workers, minimum=0)
         self._seeds = {"train": seed, "val": eval_seed, "test": eval_seed}
-        self._transforms = transforms or []
-        self._target_transform = Categorical() if target_transform is None else target_transform
-        self._class_augmentations = class_augmentations or []
+        self._transforms = each_split("transforms", transforms or [])
+        self._target_transforms = each_split(
+            "target_transform", Categorical() if target_transform is None else target_transform
+        )
+        self._new_classes: dict[str, Any] = {"train": class_augmentations or []}
+        if isinstance(class_augmentations, Mapping):
+            self._new_classes = each_split("class_augmentations", class_augmentations)
         self._cache = cache
         self._cache_dir = cache_dir
         self._device_resident = device_resident
@@ -109,15 +123,7 @@ class MetaDataModule(pl.LightningDataModule):
         """Build and check the datasets of all three splits, once."""
         if self._tasks:
             return
-        try:
-            self._tasks = {split: self._build(split) for split in SPLITS}
-        except RandomTransformsError:
-            log.info(
-                "the transforms are random: images are read anew for each task, not cached "
-                "(data.datamodule.num_workers helps)"
-            )
-            self._cache = "none"
-            self._tasks = {split: self._build(split) for split in SPLITS}
+        self._tasks = {split: self._built(split) for split in SPLITS}
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -140,7 +146,8 @@ class MetaDataModule(pl.LightningDataModule):
         """Check that a learner's head suits these tasks; `any_ways` is one made of each task's classes.
 
         Raises:
-            SettingError: if the tasks have no classes; or, for a head of one width, if the splits differ in their ways.
+            SettingError: if the tasks have no classes; or if the splits differ in the shape of their inputs or, for a
+                head of one width, in their ways.
         """
         remedy = None
         if any_ways and self.example("train").support_y.is_floating_point():
@@ -149,6 +156,9 @@ class MetaDataModule(pl.LightningDataModule):
             remedy = "this method's head has one width; give one value, or use algorithm=protonet, r2d2 or unicorn_maml"
         if remedy is not None:
             raise SettingError(f"{PREFIX}.nway", self._nway, remedy)
+        shapes = {split: [*self.example(split).support_x.shape[2:]] for split in SPLITS}
+        if any(shape != shapes["train"] for shape in shapes.values()):
+            raise SettingError(f"{PREFIX}.transforms", shapes, "end with inputs of one shape in all splits")
 
     def require_divisible_by(self, processes: int) -> None:
         """Check that as many processes can share the tasks of every meta-batch.
@@ -158,9 +168,8 @@ class MetaDataModule(pl.LightningDataModule):
         """
         for split, size in self.batch_size.items():
             if size % processes:
-                raise SettingError(
-                    f"{PREFIX}.batch_size.{split}", size, f"it is global; choose a multiple of {processes} processes"
-                )
+                remedy = f"it is global; choose a multiple of {processes} processes"
+                raise SettingError(f"{PREFIX}.batch_size.{split}", size, remedy)
 
     def example(self, split: str) -> Episodes:
         """The first task of a split, as a meta-batch of one."""
@@ -203,13 +212,23 @@ class MetaDataModule(pl.LightningDataModule):
             tasks, workers, pinned = tasks.to(device), 0, False
         return EpisodeLoader(tasks, sampler, batch_size // world_size, workers, pin_memory=pinned)
 
-    def _build(self, split: str) -> TaskDataset:
+    def _built(self, split: str) -> TaskDataset:
+        try:
+            return self._build(split, self._cache)
+        except RandomTransformsError:
+            advice = f"its images are read anew for each task, not cached ({PREFIX}.num_workers.{split} helps)"
+            log.info("the transforms of the %s split are random: %s", split, advice)
+            return self._build(split, "none")
+
+    def _build(self, split: str, cache: str) -> TaskDataset:
         make, label = create(self._datasets[split]), f"{PREFIX}.datasets.{split}"
         parameters = inspect.signature(make).parameters
         if "num_samples_per_task" in parameters:
             if self._nway is not None:
                 remedy = "these tasks have no classes to choose, or always the same; give null"
                 raise SettingError(f"{PREFIX}.nway", self._nway[split], remedy)
+            require_not_given(label, make, OF_DRAWN)
+            require_unused(label, transforms=self._transforms[split], class_augmentations=self._new_classes.get(split))
             if "num_support" in parameters:
                 make = partial(make, num_support=self._shots[split])
             tasks = DrawnTasks(make, self._seeds[split], split, self._shots[split], self._queries[split])
@@ -218,22 +237,23 @@ class MetaDataModule(pl.LightningDataModule):
             return tasks
         if self._nway is None:
             raise SettingError(f"{PREFIX}.nway", None, "classification needs the number of classes of a task")
+        require_not_given(label, make, OF_CLASSES)
         ensure_prepared(make, label)
         with reading_errors(make, label):
             try:
-                return self._class_tasks(make, split)
+                return self._class_tasks(make, split, cache)
             except Exception as error:
                 if not (can_prepare(make) and is_about_a_file(error)):
                     raise
                 prepare(make, label, because=one_line(error))
-            return self._class_tasks(make, split)
+            return self._class_tasks(make, split, cache)
 
-    def _class_tasks(self, make: Callable[..., Any], split: str) -> TaskDataset:
+    def _class_tasks(self, make: Callable[..., Any], split: str, cache: str) -> TaskDataset:
         assert self._nway is not None
         ways, shots, queries = self._nway[split], self._shots[split], self._queries[split]
-        transforms = [_instantiate(node) for node in self._transforms]
-        augmentations = [_instantiate(node) for node in self._class_augmentations] if split == "train" else None
-        target_transform = _instantiate(self._target_transform)
+        transforms = [*map(instantiated, self._transforms[split])]
+        augmentations = None if (nodes := self._new_classes.get(split)) is None else [*map(instantiated, nodes)]
+        target_transform = instantiated(self._target_transforms[split])
 
         def opened(transforms: list[Any]) -> Any:
             return make(
@@ -244,10 +264,13 @@ class MetaDataModule(pl.LightningDataModule):
             )
 
         meta_dataset, samples = opened(transforms), None
-        if self._cache != "none" and _draws_as_torchmeta(meta_dataset, ways):
+        if cache != "none" and draws_as_torchmeta(meta_dataset, ways):
             cached, finish = split_off_normalize(transforms)
             source = meta_dataset if finish is None else opened(cached)
-            samples = self._samples(source, (make, cached, augmentations), split, finish)
+            if cache == "memory":
+                samples = in_memory(source, split, finish)
+            else:
+                samples = on_disk(source, (make, cached, augmentations), split, finish, self._cache_dir)
         sizes = class_sizes(meta_dataset) if samples is None else samples.sizes.tolist()
         if ways > len(sizes):
             raise SettingError(
@@ -266,24 +289,10 @@ class MetaDataModule(pl.LightningDataModule):
             tasks = ClassTasks(meta_dataset, sizes, seed, split, shots, queries)
             tasks.require_repeatable(f"{PREFIX}.transforms")
             tasks.require_targets(f"{PREFIX}.target_transform", ways)
+            if split != "train":
+                tasks.warn_if_random(f"{PREFIX}.transforms")
             return tasks
         return SampledTasks(samples, ways, seed, split, shots, queries)
-
-    def _samples(self, meta_dataset: Any, made_from: Any, split: str, finish: Transform | None) -> ClassSamples:
-        """Every sample of the split, cached."""
-        if self._cache == "memory":
-            return in_memory(meta_dataset, split, finish)
-        return on_disk(meta_dataset, made_from, split, finish, self._cache_dir)
-
-
-def _draws_as_torchmeta(meta_dataset: Any, ways: int) -> bool:
-    """Whether tasks are put together in torchmeta's own way, which is what is gathered from a cache."""
-    return (
-        type(meta_dataset).__getitem__ is CombinationMetaDataset.__getitem__
-        and meta_dataset.dataset_transform is None
-        and type(meta_dataset.target_transform) is Categorical
-        and meta_dataset.target_transform.num_classes in (None, ways)
-    )
 
 
 def _position(trainer: pl.Trainer) -> tuple[int, int]:
@@ -292,10 +301,3 @@ def _position(trainer: pl.Trainer) -> tuple[int, int]:
     if progress.is_last_batch and progress.current.processed == progress.current.ready:
         return trainer.fit_loop.epoch_progress.total.ready, 0  # the epoch is complete but for its validation
     return trainer.current_epoch, progress.current.processed
-
-
-def _instantiate(node: Any) -> Any:
-    """What a Hydra node describes; anything else as it is."""
-    if isinstance(node, Mapping):
-        return hydra.utils.instantiate(node, _convert_="all")  # torchmeta wants lists, not OmegaConf's
-    return node

@@ -8,6 +8,21 @@ from lightning_maml.settings import SettingError, require_at_least
 
 PREFIX = "data.datamodule"
 
+# What a dataset is given, and which setting decides it.
+OF_DRAWN = {
+    "num_samples_per_task": f"{PREFIX}.kshot",
+    "num_support": f"{PREFIX}.kshot",
+    "num_tasks": f"{PREFIX}.batches",
+    "dataset_transform": f"{PREFIX}.kshot",
+}
+OF_CLASSES = {
+    "num_classes_per_task": f"{PREFIX}.nway",
+    "transform": f"{PREFIX}.transforms",
+    "target_transform": f"{PREFIX}.target_transform",
+    "class_augmentations": f"{PREFIX}.class_augmentations",
+    "dataset_transform": f"{PREFIX}.kshot",  # torchmeta's ClassSplitter makes support and query sets by it
+}
+
 
 def per_split(name: str, value: Any, *, minimum: int) -> dict[str, int]:
     """One value for each split.
@@ -27,6 +42,42 @@ def per_split(name: str, value: Any, *, minimum: int) -> dict[str, int]:
         suffix = f".{split}" if isinstance(value, Mapping) else ""
         require_at_least(minimum, **{f"{PREFIX}.{name}{suffix}": one})
     return values
+
+
+def each_split(name: str, value: Any) -> dict[str, Any]:
+    """Anything but numbers for each split: one value for all, also a node with a `_target_`, or a mapping.
+
+    Raises:
+        SettingError: if a split has none.
+    """
+    if not isinstance(value, Mapping) or "_target_" in value:
+        return dict.fromkeys(SPLITS, value)
+    require_keys(name, value, SPLITS)
+    return dict(value)
+
+
+def require_not_given(setting: str, make: Any, names: Mapping[str, str]) -> None:
+    """Check that what makes a dataset does not have arguments that would be overridden.
+
+    Args:
+        setting: of the dataset.
+        make: a partial.
+        names: each such argument, with the setting that decides it.
+
+    Raises:
+        SettingError: for the first that it has.
+    """
+    for name, value in getattr(make, "keywords", {}).items():
+        if name in names:
+            shown = type(value).__qualname__ if callable(value) else value
+            raise SettingError(f"{setting}.{name}", shown, f"leave it out; {names[name]} decides it for every dataset")
+
+
+def require_unused(setting: str, **given: Any) -> None:
+    """Check that nothing is given that a dataset which draws its samples has no use for; raises `SettingError`."""
+    for name, value in given.items():
+        if value:
+            raise SettingError(f"{PREFIX}.{name}", "[…]", f"{setting} draws its samples and takes none; leave it out")
 
 
 def require_keys(name: str, value: Mapping[str, Any], keys: Collection[str]) -> None:

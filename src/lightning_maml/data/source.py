@@ -12,7 +12,8 @@ from typing import Any
 
 import hydra
 from PIL import UnidentifiedImageError
-from torchmeta.utils.data import ClassDataset
+from torchmeta.transforms import Categorical
+from torchmeta.utils.data import ClassDataset, CombinationMetaDataset
 
 from lightning_maml.settings import SettingError, one_line
 
@@ -44,6 +45,23 @@ def create(dataset: Any) -> Callable[..., Any]:
     if callable(dataset):
         return dataset
     raise SettingError("data.datamodule.datasets", dataset, "give a node with _target_, or a callable")
+
+
+def instantiated(node: Any) -> Any:
+    """What a Hydra node describes; anything else as it is."""
+    if isinstance(node, Mapping):
+        return hydra.utils.instantiate(node, _convert_="all")  # torchmeta wants lists, not OmegaConf's
+    return node
+
+
+def draws_as_torchmeta(meta_dataset: Any, ways: int) -> bool:
+    """Whether tasks are put together in torchmeta's own way, which is what is gathered from a cache."""
+    return (
+        type(meta_dataset).__getitem__ is CombinationMetaDataset.__getitem__
+        and meta_dataset.dataset_transform is None
+        and type(meta_dataset.target_transform) is Categorical
+        and meta_dataset.target_transform.num_classes in (None, ways)
+    )
 
 
 def class_dataset(kind: Any) -> Any:

@@ -1,5 +1,6 @@
 """Task i as a pure function of (seed, split, i), from torchmeta's datasets."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from torch.utils.data import Dataset, Sampler, default_collate
 from lightning_maml.data.generators import global_generators_seeded, task_samples, task_seeds
 from lightning_maml.data.source import close
 from lightning_maml.settings import SettingError
+
+log = logging.getLogger(__name__)
 
 _DrawnSamples = tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]
 
@@ -26,6 +29,9 @@ class _Samples(Dataset[tuple[Any, Any]]):
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         return self._samples[index]
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return iter(self._samples)
 
 
 class TaskDataset(Dataset[Any]):
@@ -53,9 +59,20 @@ class TorchmetaTasks(TaskDataset, ABC):
 
     def __getitem__(self, index: int) -> "OrderedDict[str, _Samples]":
         *seeds, own = task_seeds(self.seed, self.split, [index])[0].tolist()
+        return self._drawn(index, seeds, own)
+
+    def _drawn(self, index: int, seeds: list[int], own: int) -> "OrderedDict[str, _Samples]":
         with global_generators_seeded(seeds):
             support, query = self.draw(index, own)
         return OrderedDict(support=_Samples(support), query=_Samples(query))
+
+    def warn_if_random(self, setting: str) -> None:
+        """Tell of evaluation whose inputs are others with other seeds of the global generators."""
+        one, other = ([_bits(x) for part in self._drawn(0, [seed] * 3, 0).values() for x, _ in part] for seed in (0, 1))
+        self.close()
+        if one != other:
+            advice = "for meta-training alone, give each split its own, {train: […], val: […], test: […]}"
+            log.warning("%s: random in the %s split, which changes what is evaluated; %s", setting, self.split, advice)
 
     def require_repeatable(self, setting: str) -> None:
         """Check that the first task is the same when it is drawn again.
@@ -63,10 +80,7 @@ class TorchmetaTasks(TaskDataset, ABC):
         Raises:
             SettingError: of `setting`, if it is not.
         """
-        once, again = (
-            [np.asarray(value).tobytes() for part in self[0].values() for sample in part._samples for value in sample]
-            for _ in range(2)
-        )
+        once, again = ([_bits(*sample) for part in self[0].values() for sample in part] for _ in range(2))
         self.close()
         if once != again:
             remedy = (
@@ -81,8 +95,7 @@ class TorchmetaTasks(TaskDataset, ABC):
         Raises:
             SettingError: of `setting`, if they are neither.
         """
-        query = self[0]["query"]
-        targets = [query[index][1] for index in range(len(query))]
+        targets = [target for _, target in self[0]["query"]]
         self.close()
         try:
             y = default_collate(targets)
@@ -104,6 +117,10 @@ class TorchmetaTasks(TaskDataset, ABC):
     @abstractmethod
     def draw(self, index: int, seed: int) -> _DrawnSamples:
         """The support and the query samples of task `index`, with a seed of its own for what else is random in it."""
+
+
+def _bits(*values: Any) -> list[bytes]:
+    return [np.asarray(value).tobytes() for value in values]
 
 
 class ClassTasks(TorchmetaTasks):

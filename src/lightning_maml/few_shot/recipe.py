@@ -66,11 +66,12 @@ class Recipe:
         """From a run's resolved configuration, and what its data have decided."""
         algorithm = config["algorithm"]
         steps = algorithm["eval_inner_steps"]
+        transforms = config["data"]["datamodule"].get("transforms") or []
         return cls(
             network=config["model"]["torch_module"],
             learner=algorithm["learner"],
             inner_loop=config["inner_loop"],
-            transforms=config["data"]["datamodule"].get("transforms") or [],
+            transforms=transforms["test"] if isinstance(transforms, Mapping) else transforms,
             input_shape=list(input_shape),
             num_outputs=num_outputs,
             steps=algorithm["num_inner_steps"] if steps is None else steps,
