@@ -18,8 +18,10 @@ from lightning_maml.data.images import (
     accessible,
     as_mode,
     check_image,
+    image_files,
     named_in_unicode,
     open_image,
+    tell_left_out,
 )
 from lightning_maml.files import is_folder
 from lightning_maml.settings import SettingError, printable
@@ -93,6 +95,7 @@ class ImageFolderClassDataset(ClassDataset):  # type: ignore[misc]
         self._mode = mode
         folders = classes_of_split(root, self.meta_split, ratio, seed, _classes)
         self.labels = [folder.name for folder in folders]
+        tell_left_out(folders)
         self._files = [_images(folder, skip_unreadable=skip_unreadable) for folder in folders]
         self.sources = [file for files in self._files for file in files]  # what a cache of it depends on
 
@@ -167,8 +170,7 @@ def _classes(folder: Path) -> list[Path]:
 def _images(folder: Path, *, skip_unreadable: bool) -> list[Path]:
     """The images of a class, by name, each opened to see that it is one."""
     images = []
-    found = (path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and not path.name.startswith("."))
-    for path in named_in_unicode(found, "data.root"):
+    for path in image_files(folder, "data.root"):
         try:
             (open_image if skip_unreadable else check_image)(path)
         except ImageFileError as error:

@@ -1,6 +1,8 @@
 """Image files, whatever they are like: upright, in memory, in grey or in colour."""
 
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +12,10 @@ from PIL import EpsImagePlugin, Image, ImageOps
 
 from lightning_maml.settings import SettingError, one_line, printable
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+log = logging.getLogger(__name__)
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".pbm", ".pnm")
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 EpsImagePlugin.gs_binary = False  # Pillow starts Ghostscript for PostScript, whoever opens it, whatever its name
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises over files
 
@@ -33,9 +37,11 @@ class ImageFileError(ValueError):
 def open_image(path: Path) -> Image.Image:
     """A file's image, in memory, upright; raises `ImageFileError`."""
     with _opened(path) as file:
+        if file.format in ("TIFF", "GIF") and getattr(file, "n_frames", 1) > 1:
+            raise ValueError(f"{file.n_frames} in one file; give each its own")  # type: ignore[attr-defined]
         image: Image.Image = ImageOps.exif_transpose(file)
         image.load()
-    return image
+        return _eight_bits(image, sixteen=file.format in ("PNG", "PPM"))
 
 
 def check_image(path: Path) -> None:
@@ -87,12 +93,48 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def as_mode(image: Image.Image, mode: str) -> Image.Image:
-    """In grey ("L") or colour ("RGB"); what is transparent becomes white, as paper is."""
+    """In grey ("L") or colour ("RGB"); what is transparent becomes white, as paper is.
+
+    Raises:
+        ValueError: if its pixels have no known range.
+    """
+    image = _eight_bits(image)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    if image.mode.startswith(("I", "F")):  # 16 bits and more, which Pillow would clip rather than scale
-        values = np.asarray(image, dtype=np.float64)
-        span = max(values.max() - values.min(), 1e-12)
-        image = Image.fromarray(((values - values.min()) / span * 255).astype(np.uint8))
     return image.convert(mode)
+
+
+def _eight_bits(image: Image.Image, *, sixteen: bool = False) -> Image.Image:
+    """An image of 16 bits with 257 shades as one, which Pillow would clip; any other as it is.
+
+    Args:
+        image: of any mode.
+        sixteen: whether 32 bits hold 16, as Pillow has it for some formats.
+
+    Raises:
+        ValueError: for floats, 32 bits and the like: no format says which of their values is white.
+    """
+    if image.mode.startswith("I;16") or (sixteen and image.mode == "I"):
+        return Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().astype(np.uint8))
+    if image.mode.startswith(("I", "F", "LAB")):
+        raise ValueError(f"pixels of mode {image.mode} have no known range; convert it to 8 or 16 bits")
+    return image
+
+
+def image_files(folder: Path, setting: str) -> list[Path]:
+    """What is called like an image in a folder, by name, hidden files left out; raises as `named_in_unicode`."""
+    return named_in_unicode((path for path in folder.iterdir() if _is_called_image(path)), setting)
+
+
+def tell_left_out(folders: Iterable[Path]) -> None:
+    """Warn of what lies among images and is not read, by its ending."""
+    left = [path for folder in folders for path in folder.iterdir() if not path.name.startswith(".")]
+    kinds = Counter("folder" if path.is_dir() else path.suffix for path in left if not _is_called_image(path))
+    if kinds:
+        told = ", ".join(f"{number} × {kind or 'without ending'}" for kind, number in kinds.most_common(5))
+        log.warning("left out among the images: %s; they end with %s", printable(told), ", ".join(ENDINGS))
+
+
+def _is_called_image(path: Path) -> bool:
+    return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and not path.is_dir()

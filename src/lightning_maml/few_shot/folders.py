@@ -4,7 +4,7 @@ from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning_maml.data import ENDINGS, ImageFileError, accessible, named_in_unicode
+from lightning_maml.data import ENDINGS, ImageFileError, accessible, image_files, named_in_unicode, tell_left_out
 from lightning_maml.files import is_folder
 from lightning_maml.settings import SettingError
 
@@ -22,9 +22,10 @@ def read_support(folder: str) -> tuple[list[Path], list[str]]:
     classes = _folders(root, "support")
     if not classes:
         raise SettingError("support", folder, "it has no sub-folders; each class is one, with its images in it")
+    tell_left_out(classes)
     images, labels = [], []
     for path in classes:
-        found = _images(path, "support")
+        found = image_files(path, "support")
         if not found:
             raise SettingError("support", path, f"a class without images ({', '.join(ENDINGS)}); add some or remove it")
         images += found
@@ -45,7 +46,7 @@ def read_query(query: Sequence[str], classes: Container[str]) -> tuple[list[Path
         path = Path(one).expanduser()
         if path.is_dir():
             for folder in (path, *_folders(path, "query")):
-                found = _images(folder, "query")
+                found = image_files(folder, "query")
                 images += found
                 truth += [folder.name if folder != path and folder.name in classes else None] * len(found)
         elif path.is_file():
@@ -74,8 +75,3 @@ def images_of(setting: str) -> Iterator[None]:
 def _folders(root: Path, setting: str) -> list[Path]:
     found = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     return named_in_unicode(found, setting)
-
-
-def _images(folder: Path, setting: str) -> list[Path]:
-    found = (path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and not path.name.startswith("."))
-    return named_in_unicode((path for path in found if not path.is_dir()), setting)

@@ -47,6 +47,17 @@ def labels(root: Path, split: str, **settings: Any) -> list[str]:
     return ImageFolder(str(root), 2, meta_split=split, **settings).dataset.labels
 
 
+def test_other_files_and_folders_among_the_images_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    flat(tmp_path, classes=3)
+    for index in range(3):
+        picture(tmp_path / f"class{index}/more.TIF", value=index)
+        picture(tmp_path / f"class{index}/other.jp2", value=index)
+    (tmp_path / "class1/deeper").mkdir()
+    dataset = ImageFolder(str(tmp_path), 2, meta_train=True, ratio=[1, 0, 0]).dataset
+    assert [len(dataset[index]) for index in range(3)] == [5] * 3
+    assert "left out among the images: 3 × .jp2, 1 × folder; they end with .png" in caplog.text
+
+
 def test_every_ending_and_mode_and_size_in_folders_of_the_splits(tmp_path: Path) -> None:
     for split in SPLITS:
         for name in ("a", "b"):
@@ -96,7 +107,8 @@ def test_a_png_whose_chunks_are_damaged_is_named_too(tmp_path: Path) -> None:
 
 def test_an_image_that_a_worker_cannot_read_is_one_line(tmp_path: Path) -> None:
     module = data(flat(tmp_path))
-    module._transforms, module._num_workers["train"] = [RandomHorizontalFlip(), *module._transforms], 1
+    module._transforms["train"] = [RandomHorizontalFlip(), *module._transforms["train"]]
+    module._num_workers["train"] = 1
     loader = module.train_dataloader()
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(b"broken meanwhile")

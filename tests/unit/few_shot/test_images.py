@@ -105,10 +105,30 @@ def test_what_is_transparent_is_paper(tmp_path: Path, mode: str) -> None:
     torch.testing.assert_close(COLOUR([tmp_path / "a.png"])[0], expected.float().expand(3, 4, 6))
 
 
-def test_sixteen_bits_keep_their_shades(tmp_path: Path) -> None:
-    Image.fromarray(PICTURE.astype(np.uint16) * 257).save(tmp_path / "a.png")
-    found = GREY([tmp_path / "a.png"])[0]
-    assert torch.equal(found.flatten().argsort(), EXPECTED.flatten().argsort()) and float(found.max()) == 1
+@pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
+def test_sixteen_bits_are_the_eight_that_they_stand_for_whatever_else_is_on_the_image(
+    tmp_path: Path, ending: str
+) -> None:
+    """Stretched each to its own range, images that differ in brightness were one."""
+    for darker in (1, 3):
+        values = PICTURE // darker
+        Image.fromarray(values.astype(np.uint16) * 257).save(tmp_path / f"a.{ending}")
+        Image.fromarray(values).save(tmp_path / "b.png")
+        assert torch.equal(*GREY([tmp_path / f"a.{ending}", tmp_path / "b.png"]))
+        assert torch.equal(*GREY([Image.fromarray(values.astype(np.uint16) * 257), Image.fromarray(values)]))
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_pixels_without_a_known_range_are_refused(tmp_path: Path, kind: Any) -> None:
+    Image.fromarray(PICTURE.astype(kind)).save(tmp_path / "a.tif")
+    with pytest.raises(ImageFileError, match="pixels of mode [IF] have no known range; convert it to 8 or 16 bits"):
+        GREY([tmp_path / "a.tif"])
+
+
+def test_several_pages_in_a_file_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(PICTURE).save(tmp_path / "a.tif", save_all=True, append_images=[Image.fromarray(PICTURE)] * 2)
+    with pytest.raises(ImageFileError, match="3 in one file; give each its own"):
+        GREY([tmp_path / "a.tif"])
 
 
 def test_images_of_another_size_are_resized_and_dark_may_be_turned_into_bright() -> None:
