@@ -1,7 +1,7 @@
 """Download, convert and cache a dataset without training, for nodes without a network: python src/prepare.py data=cub
 
 Takes the settings of run.py that concern the data, and prints what is there. One task of each split is drawn in
-`samples.png`, in the run's folder (`pictures.format`).
+`samples.png`, in the run's folder (`pictures.format`). With refresh=true, every sample in the cache is made anew.
 """
 
 import logging
@@ -15,7 +15,7 @@ from lightning_maml import command_line
 log = logging.getLogger(__name__)
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="default")
+@hydra.main(version_base="1.3", config_path="../conf", config_name="prepare")
 @command_line.errors_in_one_line
 def main(cfg: DictConfig) -> None:
     """Prepare one dataset."""
@@ -25,7 +25,8 @@ def main(cfg: DictConfig) -> None:
     from lightning_maml.data import MetaDataModule, draw_samples, summary
 
     check_settings(cfg, group="data")
-    datamodule: MetaDataModule = hydra.utils.instantiate(cfg.data.datamodule)
+    anew = {"refresh": cfg.refresh} if cfg.refresh else {}
+    datamodule: MetaDataModule = hydra.utils.instantiate(cfg.data.datamodule, **anew)
     datamodule.setup()
     log.info("\n%s", summary(datamodule))
     path = Path(HydraConfig.get().runtime.output_dir) / f"samples.{cfg.pictures.format}"

@@ -41,6 +41,9 @@ def test_it_prints_what_is_there_and_draws_a_task_of_each_split(
         assert f"cached in {tmp_path / 'cache' / 'lightning-maml'}" in done.stdout
         again = prepare(*overrides, DATASET_PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path / "cache"))
         assert "caching" not in again.stdout
+    if name == "letter":
+        again = prepare(*overrides, "refresh=true", DATASET_PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path / "cache"))
+        assert again.stdout.count("caching the") == 3
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:

@@ -1,23 +1,16 @@
 """The arrays of `samples.py` on disk, shared by all workers, ranks and runs, and never stale.
 
-An entry is a folder `<dataset>-<split>-<hash>` with `samples.npy`, `classes.json` and a manifest. The hash is over
-everything that shapes it: the dataset's class and arguments, split, transforms, class augmentations, the source code of
-the classes among them, the size and time of every file that the dataset reads, and the versions of the libraries.
+An entry is a folder `<dataset>-<split>-<hash>` with `samples.npy`, `classes.json` and a manifest. What the hash covers,
+`identity.py` says; what it does not is made anew on request (`refresh`).
 """
 
 import errno
-import hashlib
-import io
 import json
 import logging
 import os
-import pickle
 import shutil
-import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -25,7 +18,8 @@ import platformdirs
 import torch
 
 from lightning_maml.data.generators import global_generators_kept
-from lightning_maml.data.manifest import broken_files, data_files, read_manifest, record, write_manifest
+from lightning_maml.data.identity import identity
+from lightning_maml.data.manifest import broken_files, read_manifest, record, write_manifest
 from lightning_maml.data.preparation import one_process
 from lightning_maml.data.samples import (
     Allocate,
@@ -44,7 +38,6 @@ log = logging.getLogger(__name__)
 
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _COMPARED = 16  # classes of which a sample is read again when the cache is opened
-_LIBRARIES = ("torch", "torchvision", "torchmeta", "numpy", "pillow", "h5py")
 
 
 def in_memory(meta_dataset: Any, split: str, finish: Transform | None) -> ClassSamples:
@@ -54,7 +47,7 @@ def in_memory(meta_dataset: Any, split: str, finish: Transform | None) -> ClassS
 
 
 def on_disk(
-    meta_dataset: Any, made_from: Any, split: str, finish: Transform | None, cache_dir: str | None
+    meta_dataset: Any, made_from: Any, split: str, finish: Transform | None, cache_dir: str | None, *, refresh: bool
 ) -> ClassSamples:
     """All samples of a dataset, from the cache; one of many processes puts them there if they are not.
 
@@ -64,23 +57,24 @@ def on_disk(
         split: its name.
         finish: what is to be done to gathered samples.
         cache_dir: the folder; None for the user's cache folder.
+        refresh: whether to put them there anew, although they are.
 
     Raises:
         SettingError: if the folder cannot be written.
         RandomTransformsError: if a sample is not the same twice.
     """
     folder = Path(cache_dir).expanduser().absolute() if cache_dir else platformdirs.user_cache_path("lightning-maml")
-    identity = _identity(meta_dataset, made_from, split)
-    if identity is None:
+    named = identity(meta_dataset, made_from, split)
+    if named is None:
         log.info("the %s split is cached in memory: what it is made from has no lasting name or no files", split)
         return in_memory(meta_dataset, split, finish)
-    entry = folder / f"{type(meta_dataset).__name__.lower()}-{split}-{identity}"
+    entry = folder / f"{type(meta_dataset).__name__.lower()}-{split}-{named}"
     try:
-        samples = _opened(entry, meta_dataset, finish)
+        samples = None if refresh else _opened(entry, meta_dataset, finish)
         if samples is None:
             folder.mkdir(parents=True, exist_ok=True)
             with one_process(entry.with_suffix(".lock"), f"the {split} split in {folder}"):
-                samples = _opened(entry, meta_dataset, finish)
+                samples = None if refresh else _opened(entry, meta_dataset, finish)
                 if samples is None:
                     _build(entry, meta_dataset, split)
                     samples = _opened(entry, meta_dataset, finish)
@@ -95,58 +89,6 @@ def on_disk(
     if samples is None:
         raise RandomTransformsError  # it does not give twice what it gave once
     return samples
-
-
-def _identity(meta_dataset: Any, made_from: Any, split: str) -> str | None:
-    """A hash of everything that shapes the samples; None if something has no lasting description."""
-    files = _sources(meta_dataset.dataset)
-    if files is None:
-        return None
-    description = io.BytesIO()
-    pickler = _Description(description)
-    try:
-        pickler.dump(made_from)
-    except (pickle.PicklingError, TypeError, AttributeError):
-        return None
-    code = pickler.code()
-    if code is None:
-        return None
-    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    versions = [(name, version(name)) for name in _LIBRARIES]
-    whole = (description.getvalue(), code, stats, versions, split, str(torch.get_default_dtype()), sys.version_info[:2])
-    return hashlib.blake2b(repr(whole).encode(), digest_size=8).hexdigest()
-
-
-class _Description(pickle.Pickler):
-    """Pickles, and remembers the modules of the classes and functions that it meets."""
-
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file, protocol=4)
-        self._modules: set[str] = set()
-
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, type | FunctionType):
-            self._modules |= {base.__module__ for base in getattr(obj, "__mro__", (obj,))}
-        return NotImplemented
-
-    def code(self) -> list[tuple[str, str]] | None:
-        """Each module with a digest of its source; None if one has no file, as in a notebook."""
-        digests = []
-        for name in sorted(self._modules - {"builtins"}):
-            file = getattr(sys.modules[name], "__file__", None)
-            if file is None:
-                if name == "__main__":
-                    return None
-                continue
-            digests.append((name, hashlib.blake2b(Path(file).read_bytes(), digest_size=8).hexdigest()))
-        return digests
-
-
-def _sources(classes: Any) -> list[Path] | None:
-    """The files that a dataset reads: its `sources`, or as torchmeta has it those under its `root`."""
-    if hasattr(classes, "sources"):
-        return [Path(path) for path in classes.sources]
-    return data_files(Path(classes.root), links=True) if hasattr(classes, "root") else None
 
 
 def _build(entry: Path, meta_dataset: Any, split: str) -> None:

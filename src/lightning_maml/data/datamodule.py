@@ -69,6 +69,7 @@ class MetaDataModule(pl.LightningDataModule):
             all runs), and gather meta-batches from it; "none": read and transform the images of each task anew, which
             random transforms need. The tasks are the same, bit for bit.
         cache_dir: the folder of the disk's cache; None for the user's cache folder.
+        refresh: put every sample there anew, after a change that the cache's key does not cover.
         device_resident: keep the array on the accelerator, and gather there.
 
     Raises:
@@ -92,6 +93,7 @@ class MetaDataModule(pl.LightningDataModule):
         class_augmentations: list[Made] | Mapping[str, list[Made]] | None = None,
         cache: Literal["disk", "memory", "none"] = "disk",
         cache_dir: str | None = None,
+        refresh: bool = False,
         device_resident: bool = False,
     ) -> None:
         super().__init__()
@@ -116,6 +118,7 @@ class MetaDataModule(pl.LightningDataModule):
             self._new_classes = each_split("class_augmentations", class_augmentations)
         self._cache = cache
         self._cache_dir = cache_dir
+        self._refresh = refresh
         self._device_resident = device_resident
         self._tasks: dict[str, TaskDataset] = {}
 
@@ -270,7 +273,9 @@ class MetaDataModule(pl.LightningDataModule):
             if cache == "memory":
                 samples = in_memory(source, split, finish)
             else:
-                samples = on_disk(source, (make, cached, augmentations), split, finish, self._cache_dir)
+                samples = on_disk(
+                    source, (make, cached, augmentations), split, finish, self._cache_dir, refresh=self._refresh
+                )
         sizes = class_sizes(meta_dataset) if samples is None else samples.sizes.tolist()
         if ways > len(sizes):
             raise SettingError(

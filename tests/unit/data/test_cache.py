@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from torchmeta.transforms import Rotation
 from torchvision.transforms import Lambda, Normalize, Resize, ToTensor
 
@@ -102,29 +103,40 @@ def test_a_link_that_points_elsewhere_is_a_new_entry(tmp_path: Path) -> None:
     assert not same(*seen) and len(entries(tmp_path / "cache")) == 6
 
 
-def test_changed_code_is_a_new_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same name of a class, its source edited between two runs."""
-    names = []
-    for factor in (1, 2):
-        (tmp_path / "mine.py").write_text(f"class Scale:\n    def __call__(self, x):\n        return x * {factor}\n")
-        code = (
-            "import lightning_maml; from tests.unit.data.test_cache import *; from mine import Scale;"
-            f"only_val(Path({str(tmp_path / 'cache')!r}), transforms=[ToTensor(), Scale()]).setup()"
-        )
-        environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}:{tmp_path}", "PYTHONDONTWRITEBYTECODE": "1"}
-        subprocess.run([sys.executable, "-c", code], env=environment, check=True, cwd=ROOT)
-        names.append(entries(tmp_path / "cache"))
-    assert len(names[0]) == 3 and len(names[1]) == 6
-
-
 def test_an_entry_that_no_longer_agrees_with_the_dataset_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As if a helper in another module had changed, which no hash covers."""
+    """As if something had changed that no hash covers."""
     one = batches(only_val(tmp_path).train_dataloader())
     monkeypatch.setattr("lightning_maml.data.glyphs.render", lambda character, sample: 255 - render(character, sample))
     two = batches(only_val(tmp_path).train_dataloader())
     assert not same(one, two) and "differs from what the transforms now make" in caplog.text
+
+
+_BRIGHTER: set[float] = set()
+
+
+class Brighter:
+    def __call__(self, image: Any) -> Any:
+        return image + float(float(image.sum()) in _BRIGHTER)
+
+
+def test_a_refreshed_entry_is_made_anew_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here what neither the hash covers nor a look at each class's first sample finds."""
+    settings: dict[str, Any] = {
+        "datasets": images(tmp_path / "images"),
+        "nway": 2,
+        "cache_dir": str(tmp_path / "cache"),
+        "transforms": [ToTensor(), Brighter()],
+    }
+    one = batches(glyphs(**settings).train_dataloader())
+    before = entries(tmp_path / "cache")
+    second = [Image.open(file) for file in (tmp_path / "images").rglob("1.png")]
+    monkeypatch.setattr(sys.modules[__name__], "_BRIGHTER", {float(ToTensor()(image).sum()) for image in second})
+    assert same(one, batches(glyphs(**settings).train_dataloader()))
+    two = batches(glyphs(**settings, refresh=True).train_dataloader())
+    assert not same(one, two) and same(two, batches(glyphs(**settings, cache="none").train_dataloader()))
+    assert entries(tmp_path / "cache") == before and same(two, batches(glyphs(**settings).train_dataloader()))
 
 
 @pytest.mark.parametrize("name", ["samples.npy", "classes.json", ".manifest.json"])
