@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
+from torchmeta.transforms import Categorical
 from torchvision.transforms import Compose
 
 from lightning_maml.arguments import Made, Seed, checked
