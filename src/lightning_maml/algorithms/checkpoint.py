@@ -27,17 +27,9 @@ log = logging.getLogger(__name__)
 
 _SETTING = "train.ckpt_path"
 _VERSION = "pytorch-lightning_version"  # of another major one, Lightning would change what it finds
-# What a schedule changes in an optimizer and in its own state as it goes on; its base_lrs are the optimizer's.
-_OF_SCHEDULE = ["lr", "betas", "momentum"]
-_MOVES = [
-    "last_epoch",
-    "base_lrs",
-    "_last_lr",
-    "_step_count",
-    "_get_lr_called_within_step",
-    "_is_initial",
-    "_schedulers",
-]
+# What a schedule changes of its own state as it goes on; its base_lrs are the optimizer's, its _schedulers have theirs.
+_MOVES = ["last_epoch", "base_lrs", "_last_lr", "_step_count", "_get_lr_called_within_step", "_is_initial"]
+_MOVES += ["T_cur", "T_i", "_schedulers"]
 _Number = Annotated[int, Strict(), Field(ge=0, lt=2**63)]
 
 
@@ -117,12 +109,12 @@ def check_checkpoint(path: str, algorithm: OuterLoop, trainer: pl.Trainer, *, tr
         _check_optimizers_name(path, checkpoint, algorithm)
     with _fitting(path):
         _require_like(checkpoint["loops"]["test_loop"]["state_dict"], {}, "loops.test_loop.state_dict")
-        _check_callbacks(checkpoint, trainer)
+        differing = _check_callbacks(checkpoint, trainer)
         if trains:
             _check_accumulated(checkpoint.get("accumulated"), algorithm)
             _require_like(checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "loops.fit_loop", counts=True)
             _check_loaders(checkpoint["loops"]["fit_loop"]["state_dict"])
-            differing = _check_objective(checkpoint, algorithm)
+            differing += _check_objective(checkpoint, algorithm)
             differing += _check_optimizer(checkpoint, algorithm, trainer.strategy.root_device)
     if trains and differing and trainer.is_global_zero:
         log.warning("%s goes on as it was begun, and not as this run says: %s", path, "; ".join(differing))
@@ -229,7 +221,8 @@ def _check_optimizer(checkpoint: Mapping[str, Any], algorithm: OuterLoop, device
     (state,) = checkpoint["optimizer_states"]
     _require_like(state["param_groups"], optimizer.state_dict()["param_groups"], place, exact=False)
     group = optimizer.state_dict()["param_groups"][0]
-    moves = ["params", *(_OF_SCHEDULE if scheduler else ())]
+    cycles = ("betas", "momentum") if "max_momentum" in group else ()  # the schedule moves them too
+    moves = ["params", *(("lr", *cycles) if scheduler else ())]
     differing = _differing("optim.outer_optimizer", state["param_groups"][0], group, moves)
     optimizer.load_state_dict(deepcopy(state))
     try:
@@ -242,14 +235,16 @@ def _check_optimizer(checkpoint: Mapping[str, Any], algorithm: OuterLoop, device
         raise ValueError("lr_schedulers: it is of another schedule")
     _require_like(kept, own, "lr_schedulers")
     if scheduler is not None:
-        differing += _differing("optim.lr_scheduler", kept[0], own[0], _MOVES)
+        pairs = zip(*([one[0], *one[0].get("_schedulers", [])] for one in (kept, own)), strict=True)
+        for old, new in pairs:
+            differing += _differing("optim.lr_scheduler", old, new, _MOVES)
         scheduler.load_state_dict(deepcopy(kept[0]))
         step_scheduler(scheduler)
     return differing
 
 
-def _check_callbacks(checkpoint: dict[str, Any], trainer: pl.Trainer) -> None:
-    states = checkpoint["callbacks"]
+def _check_callbacks(checkpoint: dict[str, Any], trainer: pl.Trainer) -> list[str]:
+    states, differing = checkpoint["callbacks"], []
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if callback.state_key in states:
             found, own, name = states[callback.state_key], callback.state_dict(), type(callback).__qualname__
@@ -258,10 +253,12 @@ def _check_callbacks(checkpoint: dict[str, Any], trainer: pl.Trainer) -> None:
                 raise ValueError(f"callbacks.{name} lacks {min(own.keys() - found.keys())}")
             if isinstance(callback, EarlyStopping):
                 copy(callback).load_state_dict(found)
+                differing += _differing("train.early_stopping", {"patience": found["patience"]}, own)
     forget_paths({"callbacks": dict(states)}, trainer.callbacks)  # type: ignore[attr-defined]
     plugin = trainer.precision_plugin
     for name in {type(plugin).__qualname__, "native_amp_scaling_state"} & checkpoint.keys():
         _require_like(checkpoint[name], plugin.state_dict(), name)
+    return differing
 
 
 def _require_like(found: Any, own: Any, place: str, *, exact: bool = True, counts: bool = False) -> None:

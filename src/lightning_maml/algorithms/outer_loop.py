@@ -184,9 +184,9 @@ class OuterLoop(pl.LightningModule):
         self.trainer.precision_plugin.convert_module(self)
         self._skipped = checkpoint.get("skipped", 0)
         resumed: dict[str, Any] = {"gradients": {}, "trajectories": []}
-        self._tested_step = checkpoint.get("global_step")
-        if self.trainer.state.fn == "fit":
-            self._tested_step = None
+        fits = self.trainer.state.fn == "fit"
+        self._tested_step = None if fits else checkpoint.get("global_step")
+        if fits:
             resumed = checkpoint.get("accumulated", resumed)
         self._gradients = resumed["gradients"]
         self._accumulated = [Trajectory(*fields) for fields in resumed["trajectories"]]
@@ -203,10 +203,8 @@ class OuterLoop(pl.LightningModule):
         every = self.trainer.val_check_batch
         if every is not None and every < min(self.accumulate, self.trainer.num_training_batches):
             remedy = f"it counts meta-batches, {self.accumulate} of which make a meta-update (algorithm.accumulate)"
-            given = self.trainer.val_check_interval
-            raise SettingError(
-                "train.pl_trainer.val_check_interval", given, f"{remedy}; give {self.accumulate} or more"
-            )
+            setting, given = "train.pl_trainer.val_check_interval", self.trainer.val_check_interval
+            raise SettingError(setting, given, f"{remedy}; give {self.accumulate} or more")
         meta, own = self.learner.meta_parameters(), slice(self.global_rank, None, self.trainer.world_size)
         self._gradients = {name: gradient.to(meta[name]) for name, gradient in self._gradients.items()}
         self._accumulated = [

@@ -38,12 +38,12 @@ def algorithm() -> OuterLoop:
     )
 
 
-def trainer(folder: Path, **settings: Any) -> pl.Trainer:
+def trainer(folder: Path, patience: int = 100, **settings: Any) -> pl.Trainer:
     """With every callback that keeps something in a checkpoint."""
     kept: Any = {"dirpath": str(folder / "checkpoints"), "monitor": LOSS}
     callbacks = [
         Resumption(seed=0),
-        EarlyStopping(LOSS, patience=100, check_on_train_epoch_end=False),
+        EarlyStopping(LOSS, patience=patience, check_on_train_epoch_end=False),
         ModelCheckpoint(**kept, filename="lightnings", save_top_k=1),
         Theirs(**kept, filename="theirs-{step}", save_top_k=2, save_last=True),
         Theirs(str(folder / "checkpoints"), "latest-{step}"),
@@ -103,6 +103,48 @@ def test_a_resumed_run_goes_on_with_the_settings_of_its_checkpoint_and_says_so(
     )
     assert again.optimizers().param_groups[0]["initial_lr"] == 0.01 and again.lr_schedulers().T_max == 4
     assert not again.objective(1, again.global_step).first_order
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, steps: int, low: float) -> Any:
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps, base_momentum=low)
+
+
+def restarts(optimizer: torch.optim.Optimizer, steps: int, low: float) -> Any:
+    return torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=steps, eta_min=low)
+
+
+def warm_up(optimizer: torch.optim.Optimizer, steps: int, low: float) -> Any:
+    first = torch.optim.lr_scheduler.LinearLR(optimizer, low)
+    then = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    return torch.optim.lr_scheduler.SequentialLR(optimizer, [first, then], milestones=[1])
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize(
+    ("schedule", "settings", "told"),
+    [
+        (one_cycle, (30, 0.7), ["total_steps=20, not 30", "base_momentum=0.8, not 0.7"]),
+        (restarts, (30, 0.01), ["T_0=20, not 30", "eta_min=0.8, not 0.01", "betas=(0.9, 0.9), not (0.5, 0.9)"]),
+        (warm_up, (30, 0.7), ["T_max=20, not 30", "start_factor=0.8, not 0.7", "betas=(0.9, 0.9), not (0.5, 0.9)"]),
+    ],
+)
+def test_what_a_checkpoint_keeps_of_any_schedule_and_of_early_stopping_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, schedule: Any, settings: Any, told: list[str]
+) -> None:
+    def made(steps: int, low: float, beta: float) -> OuterLoop:
+        learner, loop = MAML(small_conv4(3).float()), HigherLoop(partial(torch.optim.SGD, lr=0.1))
+        adam = partial(torch.optim.Adam, lr=0.01, betas=(beta, 0.9))
+        return OuterLoop(learner, loop, adam, partial(schedule, steps=steps, low=low))
+
+    def check(*settings: Any, patience: int) -> list[str]:
+        path = str(tmp_path / "checkpoints/last.ckpt")
+        check_checkpoint(path, made(*settings), trainer(tmp_path, patience, max_epochs=3))
+        return said(caplog)
+
+    trainer(tmp_path, 3).fit(made(20, 0.8, 0.9), datamodule=meta_batches())
+    assert check(20, 0.8, 0.9, patience=3) == []
+    (line,) = check(*settings, 0.5, patience=8)
+    assert all(f".{one}" in line for one in [*told, "patience=3, not 8"]), line
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
