@@ -15,7 +15,7 @@ from lightning_maml.algorithms import metrics as metrics_of
 from lightning_maml.algorithms.health import InnerLossWatch, MetaBatch, first_failure
 from lightning_maml.algorithms.objectives import FinalLoss, ObjectiveSchedule
 from lightning_maml.algorithms.own_files import forget_paths
-from lightning_maml.algorithms.trainer_settings import check_trainer_settings
+from lightning_maml.algorithms.trainer_settings import check_interval, check_trainer_settings
 from lightning_maml.arguments import Count, Natural, Positive, checked
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import InnerLoop, Learner, Objective, Trajectory
@@ -183,28 +183,18 @@ class OuterLoop(pl.LightningModule):
         # Lightning converts the module after it has loaded the weights, which a float32 one would round.
         self.trainer.precision_plugin.convert_module(self)
         self._skipped = checkpoint.get("skipped", 0)
-        resumed: dict[str, Any] = {"gradients": {}, "trajectories": []}
         fits = self.trainer.state.fn == "fit"
+        resumed = checkpoint.get("accumulated", {}) if fits else {}
         self._tested_step = None if fits else checkpoint.get("global_step")
-        if fits:
-            resumed = checkpoint.get("accumulated", resumed)
-        self._gradients = resumed["gradients"]
-        self._accumulated = [Trajectory(*fields) for fields in resumed["trajectories"]]
+        self._gradients = resumed.get("gradients", {})
+        self._accumulated = [Trajectory(*fields) for fields in resumed.get("trajectories", [])]
         for name, part in (("inner_loop", self.inner_loop), ("objective", self.objective)):
             if hasattr(part, "load_state_dict"):
                 part.load_state_dict(checkpoint.get(name, {}))
 
     def on_train_start(self) -> None:
-        """Bring what a checkpoint held of an unfinished meta-update to where it goes on.
-
-        Raises:
-            SettingError: if validations would follow one another without a meta-update between them.
-        """
-        every = self.trainer.val_check_batch
-        if every is not None and every < min(self.accumulate, self.trainer.num_training_batches):
-            remedy = f"it counts meta-batches, {self.accumulate} of which make a meta-update (algorithm.accumulate)"
-            setting, given = "train.pl_trainer.val_check_interval", self.trainer.val_check_interval
-            raise SettingError(setting, given, f"{remedy}; give {self.accumulate} or more")
+        """Bring what a checkpoint held of an unfinished meta-update to where it goes on."""
+        check_interval(self.trainer, self.accumulate)
         meta, own = self.learner.meta_parameters(), slice(self.global_rank, None, self.trainer.world_size)
         self._gradients = {name: gradient.to(meta[name]) for name, gradient in self._gradients.items()}
         self._accumulated = [

@@ -121,3 +121,20 @@ def check_trainer_settings(settings: Mapping[str, Any]) -> None:
         raise SettingError(
             f"{_PREFIX}.accelerator", accelerator, "no GPU was found; use train.pl_trainer.accelerator=cpu"
         )
+
+
+def check_interval(trainer: pl.Trainer, accumulate: int) -> None:
+    """Check, when a fit begins, that there is a meta-update between any two validations.
+
+    Args:
+        trainer: Lightning's, which counts meta-batches.
+        accumulate: how many of them make a meta-update.
+
+    Raises:
+        SettingError: if validations follow one another without one.
+    """
+    every = trainer.val_check_batch
+    if every is not None and every < min(accumulate, trainer.num_training_batches):
+        reason = f"it counts meta-batches, {accumulate} of which make a meta-update (algorithm.accumulate)"
+        given = trainer.val_check_interval
+        raise SettingError(f"{_PREFIX}.val_check_interval", given, f"{reason}; give {accumulate} or more")
