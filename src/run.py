@@ -60,7 +60,8 @@ def main(cfg: DictConfig) -> float | None:
     algorithm = around(learner=learner)
     check_adaptation(algorithm, example)
     config: Any = redaction.masked(OmegaConf.to_container(cfg, resolve=True))
-    algorithm.recipe = Recipe.of(config, **built, data=run.choices["data"], batch_norm=batch_norm).plain()
+    seen = {"data": run.choices["data"], "brightness": float(example.support_x.float().mean())}
+    algorithm.recipe = Recipe.of(config, **built, **seen, batch_norm=batch_norm).plain()
     if ckpt_path is not None:
         check_checkpoint(ckpt_path, algorithm, trainer, trains=cfg.train.fit)
     choices, overrides = dict(run.choices), overrides_as_typed(HydraConfig.get())

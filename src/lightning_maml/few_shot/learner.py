@@ -1,23 +1,27 @@
 """A trained learner, to be adapted to anybody's classes."""
 
+import logging
 from collections.abc import Sequence
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from lightning_maml.arguments import require
 from lightning_maml.checkpoint_files import load_whole, reading, require_finite
 from lightning_maml.episodes import Task
 from lightning_maml.few_shot.classifier import Classifier, Label
 from lightning_maml.few_shot.devices import Device, find_device
-from lightning_maml.few_shot.preprocessing import ImageLike
+from lightning_maml.few_shot.preprocessing import ImageLike, Preprocessing
 from lightning_maml.few_shot.recipe import Recipe
 from lightning_maml.few_shot.statistics import freeze_statistics
 from lightning_maml.files import replacing
 from lightning_maml.inner_loops import InnerLoop, Learner
 from lightning_maml.inner_loops.failures import copied
 from lightning_maml.settings import SettingError, one_line, require_at_least
+
+log = logging.getLogger(__name__)
 
 _PREFIX = "learner."  # of the weights in a checkpoint of Lightning's
 
@@ -108,7 +112,7 @@ class FewShotLearner:
         *,
         steps: int | None = None,
         transductive: bool = False,
-        invert: bool = False,
+        invert: bool | Literal["auto"] = "auto",
     ) -> Classifier:
         """A classifier of the classes that these images show, or texts belong to.
 
@@ -118,7 +122,8 @@ class FewShotLearner:
             steps: inner steps; None for as many as the checkpoint was evaluated with.
             transductive: normalize images that are classified together by their common statistics, as the papers do;
                 if not, by those of the support set, so that a prediction depends on nothing but its image.
-            invert: turn dark into bright first, for ink on paper where training saw chalk on a board.
+            invert: turn dark into bright first, for ink on paper where training saw chalk on a board; "auto" does so
+                where the images are clearly the opposite of what training saw, and tells it.
 
         Raises:
             ImageFileError: if a file is no image.
@@ -133,8 +138,15 @@ class FewShotLearner:
         require_at_least(0, steps=steps)
         if steps and not self._learner.adapts_by_gradient:
             raise SettingError("steps", steps, "this method does not adapt by gradient; give 0")
+        require("invert", invert, bool | Literal["auto"])
+        inverted = invert is True
+        if invert == "auto":
+            plain = Preprocessing(self.recipe.input_shape, self.recipe.make_transforms(self._trusted))
+            inverted = plain.looks_inverted(images, self.recipe.brightness)
+            if inverted:
+                log.info("dark and bright are exchanged, as training saw the opposite; invert=false leaves them alone")
         classifier = Classifier(
-            self.recipe, copied(self._learner), classes, steps, invert=invert, trusted=self._trusted
+            self.recipe, copied(self._learner), classes, steps, invert=inverted, trusted=self._trusted
         )
         x = classifier.inputs(images)
         y = torch.tensor([classes.index(label) for label in labels], device=x.device)

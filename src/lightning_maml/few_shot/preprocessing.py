@@ -1,5 +1,6 @@
 """Anybody's images as a network's inputs."""
 
+import math
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -18,6 +19,8 @@ ImageLike = str | PathLike[str] | Image.Image | np.ndarray | Tensor
 """A file, an image of Pillow's, an array [height, width] or [height, width, channels] of bytes, or a ready input;
 a text for a checkpoint that was trained on texts."""
 
+_UNCLEAR = 0.1  # from a mean of one half: photographs are neither ink on paper nor chalk on a board
+
 
 class Preprocessing:
     """From an image to an input, as in training: turned upright by its EXIF tag, laid on white where it is transparent,
@@ -34,7 +37,7 @@ class Preprocessing:
     ) -> None:
         self.input_shape = tuple(input_shape)
         self._transforms = transforms
-        self._invert = invert
+        self.invert = invert
 
     def __call__(self, images: Sequence[ImageLike]) -> Float[Tensor, "images channels height width"]:
         """All images as one batch.
@@ -54,11 +57,8 @@ class Preprocessing:
             if not isinstance(image, str):
                 raise ValueError(f"a {type(image).__name__}; this checkpoint was trained on texts, give one")
             return self._transformed(image)
-        if isinstance(image, np.ndarray):
-            image = _from_array(image)
-        picture = ImageOps.exif_transpose(image) if isinstance(image, Image.Image) else open_image(Path(image))
-        picture = as_mode(picture, "L" if self.input_shape[0] == 1 else "RGB")
-        if self._invert:
+        picture = self._picture(image)
+        if self.invert:
             picture = ImageOps.invert(picture)
         try:
             result = self._transformed(picture)
@@ -74,6 +74,33 @@ class Preprocessing:
             reason = f"they give {tuple(result.shape)}; the network takes {self.input_shape}"
             raise SettingError("ckpt", "transforms", reason)
         return result
+
+    def looks_inverted(self, images: Sequence[ImageLike], brightness: float) -> bool:
+        """Whether training clearly saw bright on dark and these images are dark on bright, or the other way round.
+
+        Transforms are taken to be linear: with the images' mean p in [0, 1], and the mean m of their inputs and m' of
+        their inverted ones, the mean b of training stands for pixels of 1 − p + (b − m')/(m − m')·(2p − 1).
+
+        Args:
+            images: some; ready inputs tell nothing.
+            brightness: b; infinity if it is not known.
+        """
+        files = [image for image in images if not isinstance(image, Tensor)]
+        if not files or len(self.input_shape) == 1:  # texts have no brightness
+            return False
+        own = float(np.mean([np.asarray(self._picture(image)).mean() / 255 for image in files]))
+        inverse = Preprocessing(self.input_shape, self._transforms, invert=not self.invert)
+        one, other = float(self(files).mean()), float(inverse(files).mean())
+        if abs(own - 0.5) < _UNCLEAR or one == other or not math.isfinite(brightness):
+            return False
+        trained = 1 - own + (brightness - other) / (one - other) * (2 * own - 1)
+        return abs(trained - 0.5) > 2 * _UNCLEAR and (trained > 0.5) != (own > 0.5)
+
+    def _picture(self, image: Any) -> Image.Image:
+        """Upright, in grey or colour."""
+        image = _from_array(image) if isinstance(image, np.ndarray) else image
+        picture = ImageOps.exif_transpose(image) if isinstance(image, Image.Image) else open_image(Path(image))
+        return as_mode(picture, "L" if self.input_shape[0] == 1 else "RGB")
 
     def _transformed(self, image: Any) -> Tensor:
         for transform in self._transforms:

@@ -1,6 +1,7 @@
 """What a checkpoint says beside its weights, so that it can be adapted without the configuration of its run."""
 
 import importlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_origin
@@ -41,6 +42,7 @@ class Recipe:
         num_outputs: outputs of the head that the network was built with.
         steps: inner steps in evaluation.
         data: the dataset's name, for people.
+        brightness: the mean of the inputs of a meta-training task; infinity where it is not known.
     """
 
     network: dict[str, Any]
@@ -52,6 +54,7 @@ class Recipe:
     steps: int
     data: str = "data of one's own"
     batch_norm: str = ""
+    brightness: float = math.inf
 
     @classmethod
     def of(
@@ -62,6 +65,7 @@ class Recipe:
         num_outputs: int,
         data: str,
         batch_norm: BatchNorm | None = None,
+        brightness: float = math.inf,
     ) -> "Recipe":
         """From a run's resolved configuration, and what its data have decided."""
         algorithm = config["algorithm"]
@@ -77,6 +81,7 @@ class Recipe:
             steps=algorithm["num_inner_steps"] if steps is None else steps,
             data=data,
             batch_norm=batch_norm or "",
+            brightness=brightness,
         )
 
     @property
@@ -94,7 +99,7 @@ class Recipe:
         """
         if not isinstance(values, Mapping):
             raise ValueError("there is no recipe")
-        values = {"batch_norm": "", **values}  # older ones have none
+        values = {"batch_norm": "", "brightness": math.inf, **values}  # older ones have none
         for name, kind in _KINDS.items():
             if not isinstance(values.get(name), kind):
                 raise ValueError(f"the recipe's {name} is {values.get(name)!r}")

@@ -210,3 +210,19 @@ def test_folders_that_are_not_there_or_empty(tmp_path: Path) -> None:
     ):
         with pytest.raises(SettingError, match=part):
             read_support(str(path)) if read is read_support else read_query([str(path)], [])
+
+
+@pytest.mark.parametrize("last", [[], [transforms.Normalize((0.3,), (0.2,))]], ids=["plain", "normalized"])
+def test_what_looks_the_opposite_of_training_is_inverted_and_photographs_are_not(last: list[Any]) -> None:
+    prepare = Preprocessing((1, 8, 8), [transforms.ToTensor(), *last])
+    chalk = np.zeros((8, 8), np.uint8)
+    chalk[3] = 255
+    ink, photograph = 255 - chalk, np.full((8, 8), 150, np.uint8)
+    brightness = {name: float(prepare([image]).mean()) for name, image in (("chalk", chalk), ("photo", photograph))}
+    assert prepare.looks_inverted([ink], brightness["chalk"])
+    assert prepare.looks_inverted([chalk], float(prepare([ink]).mean()))
+    assert not prepare.looks_inverted([chalk], brightness["chalk"])
+    assert not prepare.looks_inverted([photograph], brightness["photo"])
+    assert not prepare.looks_inverted([ink], brightness["photo"])
+    assert not prepare.looks_inverted([ink], float("inf"))  # of checkpoints that do not say
+    assert not prepare.looks_inverted(list(prepare([ink])), brightness["chalk"])  # ready inputs
