@@ -103,7 +103,8 @@ def test_a_resumed_run_goes_on_and_a_test_is_a_run_of_its_own(tmp_path: Path) ->
     assert first.id == second.id and first.resumes and second.resumes
     assert f"going on with run {first.id}" in output
     assert torch.load(last, weights_only=True)["wandb"]["id"] == first.id
-    assert [row["step"] for row in metrics_rows(second)] == [7, 8, 9, 9, 10, 11, 12, 12, 12]
+    step_of_best = torch.load(tmp_path / "second/checkpoints/best.ckpt", weights_only=True)["global_step"]
+    assert [row["step"] for row in metrics_rows(second)] == [7, 8, 9, 9, 10, 11, 12, 12, step_of_best]
     assert metrics_rows(second) == metrics_csv(tmp_path / "second")
     # the best so far
     losses = [
