@@ -194,9 +194,12 @@ def accuracy(
     logits: Float[Tensor, "*tasks samples ways"], y: Shaped[Tensor, "*tasks samples"]
 ) -> Float[Tensor, "*tasks"]:
     """The fraction of samples whose largest logit is that of their class. Where n logits are the largest, equal up to
-    rounding (64 ε of float32, or of float64, times their mean size), each class of them has 1/n, as if guessed."""
+    rounding (64 ε of float32, or of float64, times the mean size of the task's, of which none counts for more than a
+    hundred times the sample's own), each class of them has 1/n, as if guessed."""
     top = logits.amax(dim=-1, keepdim=True)
-    noise = 64 * min(torch.finfo(logits.dtype).eps, torch.finfo(torch.float32).eps) * top.abs().mean(-2, keepdim=True)
+    size = top.abs().nan_to_num()
+    usual = torch.minimum(size.mT, 100 * size).mean(dim=-1, keepdim=True)
+    noise = 64 * min(torch.finfo(logits.dtype).eps, torch.finfo(torch.float32).eps) * usual
     largest = logits >= top - noise
     right = largest & (torch.arange(logits.shape[-1], device=logits.device) == y.unsqueeze(-1))
     return (right.any(dim=-1).to(logits.dtype) / largest.sum(dim=-1).clamp(min=1)).mean(dim=-1)

@@ -149,6 +149,15 @@ def test_a_tie_of_logits_counts_as_a_guess_and_what_is_not_one_as_ever(dtype: to
     assert accuracy(torch.full((5, 3), torch.nan, dtype=dtype), y[0, :5]) == 0
 
 
+@pytest.mark.parametrize("extreme", [torch.inf, -torch.inf, torch.nan, 1e9, 3e38])
+def test_an_extreme_sample_changes_no_others_accuracy(extreme: float) -> None:
+    logits = torch.eye(4) + 1
+    y = torch.arange(4)
+    logits[3] = torch.tensor([1.0, 1.1, 1.2, extreme])
+    expected = 0.75 if extreme != extreme or extreme < 0 else 1.0
+    assert float(accuracy(logits, y)) == float(vmap(accuracy)(logits[None], y[None])) == expected
+
+
 @pytest.mark.parametrize("loop", [HigherLoop, VectorizedLoop])
 def test_unicorn_is_at_chance_before_it_adapts(loop: Any) -> None:
     """Its classes' logits are equal, but for the order in which a matrix product sums."""
