@@ -50,5 +50,5 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     done = prepare("data=image_folder", f"data.root={tmp_path}/none", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"error: data.root={tmp_path}/none: there is no such folder; give the one that holds your images"
+        f"error: data.root={tmp_path}/none: there is no such folder; give the one that holds your data"
     ]
