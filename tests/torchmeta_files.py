@@ -101,6 +101,14 @@ def _table(folder: str, features: int) -> Any:
     return writer
 
 
+def _text_folder(root: Path, samples: int) -> None:
+    for split in ("train", "val", "test"):
+        (root / "texts" / split).mkdir(parents=True)
+        for number in range(4):
+            lines = [f"text {sample} of class {number} in {split}" for sample in range(samples)]
+            (root / "texts" / split / f"class{number}.txt").write_text("\n".join(lines), encoding="utf-8")
+
+
 def _image_folder(root: Path, samples: int) -> None:
     for split in SPLITS:
         for index in range(5):
@@ -139,5 +147,6 @@ _WRITERS: dict[str, Any] = {
     "plants_shape": _table("one_hundred_plants_shape", 64),
     "plants_texture": _table("one_hundred_plants_texture", 64),
     "image_folder": _image_folder,
+    "text_folder": _text_folder,
 }
 NAMES = tuple(_WRITERS)
