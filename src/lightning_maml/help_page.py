@@ -18,7 +18,6 @@ _CUT = " …"
 EXAMPLES = {
     "experiment=quickstart": "MAML on printed characters, without a download, in minutes: what make train runs",
     "algorithm=anil algorithm.num_inner_steps=5 algorithm.eval_inner_steps=10": "another method, more inner steps",
-    "experiment=sinusoid": "regression",
     "experiment=quickstart train.seed=1,2,3 optim.inner_optimizer.lr=0.1,0.4 -m": "a sweep: six runs",
 }
 
