@@ -1,5 +1,6 @@
 """Whether a network suits the tasks, and anything in it adapts: told before training begins."""
 
+import copy
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +14,13 @@ from lightning_maml.algorithms.outer_loop import OuterLoop
 from lightning_maml.algorithms.spectral_norms import iterates
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops.failures import twice_differentiable
+from lightning_maml.inner_loops.generators import Generators
 from lightning_maml.models import materialize
 from lightning_maml.settings import SettingError, one_line, printable
 
 log = logging.getLogger(__name__)
+
+_LATE = 2**62  # meta-updates, after which no objective changes any more
 
 _SETTING = "model.torch_module"
 
@@ -36,7 +40,7 @@ def check_network(network: nn.Module, inputs: Shaped[Tensor, "samples *input"], 
         if not bool(parameter.isfinite().all()):
             raise SettingError(_SETTING, name, f"its weights {path} are not finite; initialize them with numbers")
     buffers = {path: buffer.clone() for path, buffer in network.named_buffers()}
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a run draws as if nothing had been checked
+    with torch.no_grad(), Generators(torch.device("cpu")).repeating():
         try:
             outputs = functional_call(network.train(), buffers, (inputs,))
         except (RuntimeError, TypeError) as error:
@@ -91,10 +95,10 @@ def _require_constant(network: nn.Module, after: Mapping[str, Tensor]) -> None:
 
 def check_adaptation(algorithm: OuterLoop, episodes: Episodes) -> None:
     """Whether anything is learned, and inner steps have anything to change. Weights of the network that play no part
-    in the outputs are named: they stay as they are.
+    in the outputs are named: they stay as they are. An objective that is of second order later is tried once.
 
     Raises:
-        SettingError: if all of it is frozen, or there is none.
+        SettingError: if all of it is frozen, or there is none; if a second derivative will be missing.
     """
     learner, method = algorithm.learner, type(algorithm.learner).__qualname__
     meta = learner.meta_parameters()
@@ -102,7 +106,7 @@ def check_adaptation(algorithm: OuterLoop, episodes: Episodes) -> None:
     if not meta:
         remedy = "it has no parameters that are not frozen, and nothing to learn; set requires_grad"
         raise SettingError(_SETTING, name, remedy)
-    with torch.enable_grad(), torch.random.fork_rng(devices=[]), twice_differentiable():
+    with torch.enable_grad(), Generators(torch.device("cpu")).repeating(), twice_differentiable():
         task = learner.encode(meta, next(episodes.tasks()))
         start = learner.start(meta, task)
         output = learner.predict(meta, start, task.query_x, 0).sum()
@@ -117,3 +121,9 @@ def check_adaptation(algorithm: OuterLoop, episodes: Episodes) -> None:
     if not start:
         remedy = f"{method} has nothing in it to adapt; give it parameters there that are not frozen, or another method"
         raise SettingError(_SETTING, name, f"{remedy}, as algorithm=maml")
+    steps, last = algorithm.num_inner_steps, algorithm.objective(algorithm.num_inner_steps, _LATE)
+    if algorithm.objective(steps, 0).first_order and not last.first_order:
+        # A copy: what a loop finds out on its first meta-batch is to come.
+        loop = copy.deepcopy(getattr(algorithm.inner_loop, "reference", algorithm.inner_loop))
+        with Generators(torch.device("cpu")).repeating():
+            loop(learner, episodes, steps=steps, objective=last)

@@ -16,9 +16,25 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from lightning_maml.episodes import Task
 from lightning_maml.inner_loops.contracts import Learner
-from lightning_maml.settings import one_line
+from lightning_maml.settings import SettingError, one_line
 
 Module = TypeVar("Module", bound=nn.Module)
+
+
+@contextmanager
+def told_in_one_line(tell: Callable[[Exception], Exception]) -> Iterator[None]:
+    """What a loop does: with derivatives of second order, and whatever goes wrong in anybody's network or learner as
+    `tell` puts it, or as it is where that raises an error of its own."""
+    with twice_differentiable():
+        try:
+            yield
+        except (SettingError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # of anybody's network
+            told = tell(error)
+            if told is error:
+                raise
+            raise told from error
 
 
 @contextmanager

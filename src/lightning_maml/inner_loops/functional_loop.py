@@ -18,7 +18,7 @@ from lightning_maml.arguments import Count, checked
 from lightning_maml.episodes import Episodes, Task
 from lightning_maml.inner_loops.chunk import Chunk, ManyTasks, SingleTask
 from lightning_maml.inner_loops.contracts import Learner, Objective, Parameters, TaskRecord, Trajectory, stack_records
-from lightning_maml.inner_loops.failures import copied, place_of, twice_differentiable
+from lightning_maml.inner_loops.failures import copied, place_of, told_in_one_line, twice_differentiable
 from lightning_maml.inner_loops.generators import Generators
 from lightning_maml.inner_loops.higher_loop import HigherLoop
 from lightning_maml.inner_loops.sgd import FunctionalSGD
@@ -68,19 +68,18 @@ class FunctionalLoop(ABC):
         require_at_least(0, algorithm__num_inner_steps=steps)
         if objective is not None:
             objective.require_within(steps)
-        with twice_differentiable():
-            try:
-                return self._computed(learner, episodes, steps, objective)
-            except (SettingError, torch.OutOfMemoryError):
-                raise
-            except Exception as error:  # of anybody's network
-                two = Episodes(*(field[:2] for field in episodes))
-                self._plain(learner, two, steps=steps, objective=objective)  # its own error, if it has one
-                adaptation = Adaptation(learner, self._sgd, objective or Objective({}, {}), steps)
-                again = partial(self._in_chunks, adaptation, _leaves(learner), two, evaluation=objective is None)
-                place = place_of(error, learner, next(two.tasks()), again)
-                name = type(self).__name__.removesuffix("Loop").lower()
-                raise SettingError("inner_loop", name, f"it cannot compute {place}; use inner_loop=higher") from error
+
+        def tell(error: Exception) -> SettingError:
+            two = Episodes(*(field[:2] for field in episodes))
+            self._plain(learner, two, steps=steps, objective=objective)  # its own error, if it has one
+            adaptation = Adaptation(learner, self._sgd, objective or Objective({}, {}), steps)
+            again = partial(self._in_chunks, adaptation, _leaves(learner), two, evaluation=objective is None)
+            place = place_of(error, learner, next(two.tasks()), again)
+            name = type(self).__name__.removesuffix("Loop").lower()
+            return SettingError("inner_loop", name, f"it cannot compute {place}; use inner_loop=higher")
+
+        with told_in_one_line(tell):
+            return self._computed(learner, episodes, steps, objective)
 
     def _computed(
         self, learner: Learner, episodes: Episodes, steps: int, objective: Objective | None

@@ -22,7 +22,7 @@ from lightning_maml.inner_loops.contracts import (
     stack_records,
 )
 from lightning_maml.inner_loops.differentiable_optimizers import OFFERED
-from lightning_maml.inner_loops.failures import place_of, twice_differentiable
+from lightning_maml.inner_loops.failures import place_of, told_in_one_line, twice_differentiable
 from lightning_maml.optimizers import make_inner_optimizer
 from lightning_maml.settings import SettingError, require_at_least
 
@@ -60,25 +60,20 @@ class HigherLoop:
         require_at_least(0, algorithm__num_inner_steps=steps)
         if objective is not None:
             objective.require_within(steps)
-        with twice_differentiable():
-            try:
-                return self._computed(learner, episodes, steps, objective)
-            except (SettingError, torch.OutOfMemoryError):
-                raise
-            except Exception as error:  # of anybody's network
-                if objective is None or objective.first_order:
-                    raise
-                one = Episodes(*(field[:1] for field in episodes))
-                self._computed(
-                    learner, one, steps, replace(objective, first_order=True)
-                )  # its own error, if it has one
-                again = partial(self._computed, learner, one, steps, objective)
-                remedy = "use another layer, or first-order gradients (algorithm=fomaml)"
-                raise SettingError(
-                    "algorithm.objective",
-                    "second order",
-                    f"there is no second derivative of {place_of(error, learner, next(one.tasks()), again)}; {remedy}",
-                ) from error
+
+        def tell(error: Exception) -> Exception:
+            if objective is None or objective.first_order:
+                return error
+            one, first_order = Episodes(*(field[:1] for field in episodes)), replace(objective, first_order=True)
+            self._computed(learner, one, steps, first_order)  # its own error, if it has one
+            again = partial(self._computed, learner, one, steps, objective)
+            place = place_of(error, learner, next(one.tasks()), again)
+            remedy = "use another layer, or first-order gradients (algorithm=fomaml)"
+            found = f"there is no second derivative of {place}; {remedy}"
+            return SettingError("algorithm.objective", "second order", found)
+
+        with told_in_one_line(tell):
+            return self._computed(learner, episodes, steps, objective)
 
     def _computed(
         self, learner: Learner, episodes: Episodes, steps: int, objective: Objective | None

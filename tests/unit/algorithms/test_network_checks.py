@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_maml.algorithms import MAML, OuterLoop, check_adaptation, check_network
+from lightning_maml.algorithms.objectives import FinalLoss, MultiStepLoss
+from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import HigherLoop
 from lightning_maml.models import normalize_by
 from lightning_maml.settings import SettingError
-from tests.own_networks import Text, Wrapped
+from tests.own_networks import Bag, Text, Wrapped
 from tests.tasks import classification
 
 INPUTS = torch.rand(6, 1, 8, 8)
@@ -149,3 +152,12 @@ def test_a_spectral_norm_is_the_same_in_training_and_evaluation_and_follows_the_
     features: Any = learner.network.features  # type: ignore[union-attr]
     learner.network(INPUTS)
     assert float(torch.linalg.matrix_norm(features.weight, 2)) == pytest.approx(1, abs=1e-3)
+
+
+def test_an_objective_of_second_order_later_is_tried_before_training() -> None:
+    ids = Episodes(*(torch.randint(3, (1, 6, *shape)) for shape in ((7,), (), (7,), ())))
+    make: Any = partial(torch.optim.SGD, lr=0.1)
+    check_adaptation(OuterLoop(MAML(Bag()), HigherLoop(make), make, objective=FinalLoss(first_order=True)), ids)
+    later = OuterLoop(MAML(Bag()), HigherLoop(make), make, objective=MultiStepLoss(first_order_updates=5))
+    with pytest.raises(SettingError, match=r"no second derivative of the network's features.0 \(EmbeddingBag\)"):
+        check_adaptation(later, ids)
