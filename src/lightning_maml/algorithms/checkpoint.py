@@ -2,7 +2,7 @@
 loaded or written."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from pathlib import Path
@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from typing_extensions import TypedDict
 
+from lightning_maml.algorithms.likeness import differences, require_like
 from lightning_maml.algorithms.outer_loop import OuterLoop
 from lightning_maml.algorithms.own_files import forget_paths
 from lightning_maml.checkpoint_files import load_whole, reading, require_finite
@@ -108,11 +109,11 @@ def check_checkpoint(path: str, algorithm: OuterLoop, trainer: pl.Trainer, *, tr
     if trains:
         _check_optimizers_name(path, checkpoint, algorithm)
     with _fitting(path):
-        _require_like(checkpoint["loops"]["test_loop"]["state_dict"], {}, "loops.test_loop.state_dict")
+        require_like(checkpoint["loops"]["test_loop"]["state_dict"], {}, "loops.test_loop.state_dict")
         differing = _check_callbacks(checkpoint, trainer)
         if trains:
             _check_accumulated(checkpoint.get("accumulated"), algorithm)
-            _require_like(checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "loops.fit_loop", counts=True)
+            require_like(checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "loops.fit_loop", counts=True)
             _check_loaders(checkpoint["loops"]["fit_loop"]["state_dict"])
             differing += _check_objective(checkpoint, algorithm)
             differing += _check_optimizer(checkpoint, algorithm, trainer.strategy.root_device)
@@ -184,22 +185,12 @@ def _check_accumulated(sums: Mapping[str, Any] | None, algorithm: OuterLoop) -> 
         raise ValueError("accumulated: it is of another algorithm")
 
 
-def _differing(setting: str, kept: Mapping[str, Any], own: Mapping[str, Any], leave: Iterable[str] = ()) -> list[str]:
-    """What a checkpoint has otherwise than this run, and keeps: "setting=kept, not own"."""
-    names = {"initial_lr": "lr"}  # what a schedule began with
-    return [
-        f"{setting}.{names.get(name, name)}={kept[name]}, not {value}"
-        for name, value in own.items()
-        if name in kept and name not in leave and not isinstance(value, Tensor) and kept[name] != value
-    ]
-
-
 def _check_objective(checkpoint: Mapping[str, Any], algorithm: OuterLoop) -> list[str]:
     if not hasattr(algorithm.objective, "state_dict") or "objective" not in checkpoint:
         return []
     kept, own = checkpoint["objective"], algorithm.objective.state_dict()
-    _require_like(kept, own, "objective", counts=True)
-    return _differing("algorithm.objective", kept, own)
+    require_like(kept, own, "objective", counts=True)
+    return differences("algorithm.objective", kept, own)
 
 
 def _check_optimizers_name(path: str, checkpoint: Mapping[str, Any], algorithm: OuterLoop) -> None:
@@ -219,11 +210,11 @@ def _check_optimizer(checkpoint: Mapping[str, Any], algorithm: OuterLoop, device
     optimizer, scheduler = algorithm.optimizer_of(meta.values())
     place = "optimizer_states.param_groups"
     (state,) = checkpoint["optimizer_states"]
-    _require_like(state["param_groups"], optimizer.state_dict()["param_groups"], place, exact=False)
+    require_like(state["param_groups"], optimizer.state_dict()["param_groups"], place, exact=False)
     group = optimizer.state_dict()["param_groups"][0]
     cycles = ("betas", "momentum") if "max_momentum" in group else ()  # the schedule moves them too
     moves = ["params", *(("lr", *cycles) if scheduler else ())]
-    differing = _differing("optim.outer_optimizer", state["param_groups"][0], group, moves)
+    differing = differences("optim.outer_optimizer", state["param_groups"][0], group, moves)
     optimizer.load_state_dict(deepcopy(state))
     try:
         optimizer.step()
@@ -233,11 +224,11 @@ def _check_optimizer(checkpoint: Mapping[str, Any], algorithm: OuterLoop, device
     kept, own = checkpoint["lr_schedulers"], [] if scheduler is None else [scheduler.state_dict()]
     if [one.keys() for one in kept] != [one.keys() for one in own]:  # a schedule takes all for its attributes
         raise ValueError("lr_schedulers: it is of another schedule")
-    _require_like(kept, own, "lr_schedulers")
+    require_like(kept, own, "lr_schedulers")
     if scheduler is not None:
         pairs = zip(*([one[0], *one[0].get("_schedulers", [])] for one in (kept, own)), strict=True)
         for old, new in pairs:
-            differing += _differing("optim.lr_scheduler", old, new, _MOVES)
+            differing += differences("optim.lr_scheduler", old, new, _MOVES)
         scheduler.load_state_dict(deepcopy(kept[0]))
         step_scheduler(scheduler)
     return differing
@@ -248,60 +239,14 @@ def _check_callbacks(checkpoint: dict[str, Any], trainer: pl.Trainer) -> list[st
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if callback.state_key in states:
             found, own, name = states[callback.state_key], callback.state_dict(), type(callback).__qualname__
-            _require_like(found, own, f"callbacks.{name}", exact=False)
+            require_like(found, own, f"callbacks.{name}", exact=False)
             if isinstance(callback, EarlyStopping | ModelCheckpoint) and not own.keys() <= found.keys():
                 raise ValueError(f"callbacks.{name} lacks {min(own.keys() - found.keys())}")
             if isinstance(callback, EarlyStopping):
                 copy(callback).load_state_dict(found)
-                differing += _differing("train.early_stopping", {"patience": found["patience"]}, own)
+                differing += differences("train.early_stopping", {"patience": found["patience"]}, own)
     forget_paths({"callbacks": dict(states)}, trainer.callbacks)  # type: ignore[attr-defined]
     plugin = trainer.precision_plugin
     for name in {type(plugin).__qualname__, "native_amp_scaling_state"} & checkpoint.keys():
-        _require_like(checkpoint[name], plugin.state_dict(), name)
+        require_like(checkpoint[name], plugin.state_dict(), name)
     return differing
-
-
-def _require_like(found: Any, own: Any, place: str, *, exact: bool = True, counts: bool = False) -> None:
-    """Check that a value is of the kind of this run's own; what is nothing there yet may be anything.
-
-    Args:
-        found: the checkpoint's.
-        own: this run's, before it has begun.
-        place: of both.
-        exact: whether mappings have all keys of `own`, and texts are the same.
-        counts: whether whole numbers count something.
-
-    Raises:
-        ValueError: naming the first place where it is not.
-    """
-    parts: Iterable[Any] = ()
-    if own is None:
-        return
-    if isinstance(own, Mapping):
-        fits = isinstance(found, Mapping) and (not exact or own.keys() <= found.keys())
-        parts = own.keys() & found.keys() if fits else ()
-    elif isinstance(own, list | tuple):
-        fits = isinstance(found, list | tuple)
-        parts = range(min(len(found), len(own))) if fits else ()
-    elif isinstance(own, str):
-        fits = found == own if exact else isinstance(found, str)
-    elif isinstance(own, bool) or counts:
-        fits = type(found) is type(own) and 0 <= found < 2**63
-    elif isinstance(own, int | float):
-        fits = _is_number(found)
-    elif isinstance(own, Tensor) and own.numel() == 1:
-        fits = isinstance(found, Tensor) and _is_number(found)
-    else:
-        fits = isinstance(found, type(own))
-    if not fits:
-        raise ValueError(f"{place} is not as this run writes it")
-    for part in parts:
-        _require_like(found[part], own[part], f"{place}.{part}", exact=exact, counts=counts)
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it is one of at most 64 bits, or infinite."""
-    if isinstance(value, Tensor):
-        return value.numel() == 1 and not value.is_complex() and not bool(value.isnan())
-    is_finite = isinstance(value, int) and -(2**63) <= value < 2**63
-    return not isinstance(value, bool) and (is_finite or (isinstance(value, float) and value == value))

@@ -115,9 +115,8 @@ class OuterLoop(pl.LightningModule):
         Raises:
             SettingError: for a Trainer that meta-learning cannot use, such as one without `inference_mode=False`.
         """
-        trainer = self.trainer
-        told = {"inference_mode": trainer.test_loop.inference_mode, "precision": trainer.precision}
-        check_trainer_settings(told | {"overfit_batches": trainer.overfit_batches})  # type: ignore[attr-defined]
+        told = {name: getattr(self.trainer, name) for name in ("precision", "overfit_batches")}
+        check_trainer_settings(told | {"inference_mode": self.trainer.test_loop.inference_mode})
 
     def training_step(self, episodes: Episodes, batch_idx: int) -> None:
         trajectory, gradients = self.inner_loop(
@@ -154,13 +153,11 @@ class OuterLoop(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._test_parts = [self._of_all_ranks(self.test_trajectory)]
         trajectory = self.test_trajectory
-        metrics: dict[str, Any] = (
-            metrics_of.summary(trajectory)
-            | metrics_of.before(trajectory)
-            | metrics_of.per_step(trajectory)
-            | metrics_of.intervals(trajectory)
-        )
-        self.log_dict({f"metatest/{name}": value for name, value in metrics.items()} | self._step, sync_dist=True)
+        parts = (metrics_of.summary, metrics_of.before, metrics_of.per_step, metrics_of.intervals)
+        metrics: dict[str, Any] = {
+            f"metatest/{name}": value for part in parts for name, value in part(trajectory).items()
+        }
+        self.log_dict(metrics | self._step, sync_dist=True)
         self._tested_step = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from torchvision.transforms import Compose
 from lightning_maml.arguments import Made, Seed, checked
 from lightning_maml.data.cache import in_memory, on_disk
 from lightning_maml.data.generators import SPLITS
-from lightning_maml.data.loader import EpisodeLoader
+from lightning_maml.data.loader import EpisodeLoader, position
 from lightning_maml.data.per_split import (
     OF_CLASSES,
     OF_DRAWN,
@@ -125,9 +125,7 @@ class MetaDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Build and check the datasets of all three splits, once."""
-        if self._tasks:
-            return
-        self._tasks = {split: self._built(split) for split in SPLITS}
+        self._tasks = self._tasks or {split: self._built(split) for split in SPLITS}
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -209,7 +207,7 @@ class MetaDataModule(pl.LightningDataModule):
             batch_size * self._batches[split], repeat=split != "train", rank=rank, world_size=world_size
         )
         if split == "train" and self.trainer is not None:
-            epoch, batches = _position(self.trainer)
+            epoch, batches = position(self.trainer)
             sampler.start_at(epoch, batches * batch_size // world_size)
         tasks, workers, pinned = self._tasks[split], self._num_workers[split], device.type == "cuda"
         if self._device_resident and isinstance(tasks, SampledTasks):
@@ -279,9 +277,8 @@ class MetaDataModule(pl.LightningDataModule):
                 )
         sizes = class_sizes(meta_dataset) if samples is None else samples.sizes.tolist()
         if ways > len(sizes):
-            raise SettingError(
-                f"{PREFIX}.nway", ways, f"the {split} split has {len(sizes)} classes; choose at most that many"
-            )
+            remedy = f"the {split} split has {len(sizes)} classes; choose at most that many"
+            raise SettingError(f"{PREFIX}.nway", ways, remedy)
         smallest = min(sizes)
         if shots + queries > smallest:
             raise SettingError(
@@ -299,11 +296,3 @@ class MetaDataModule(pl.LightningDataModule):
                 tasks.warn_if_random(f"{PREFIX}.transforms")
             return tasks
         return SampledTasks(samples, ways, seed, split, shots, queries)
-
-
-def _position(trainer: pl.Trainer) -> tuple[int, int]:
-    """Where meta-training stands: the epoch, and the meta-batches done in it. A resumed run goes on from there."""
-    progress: Any = trainer.fit_loop.epoch_loop.batch_progress
-    if progress.is_last_batch and progress.current.processed == progress.current.ready:
-        return trainer.fit_loop.epoch_progress.total.ready, 0  # the epoch is complete but for its validation
-    return trainer.current_epoch, progress.current.processed

@@ -2,16 +2,15 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import numpy as np
 from PIL import Image
-from pydantic import Field
-from torchmeta.utils.data import ClassDataset, CombinationMetaDataset, Dataset
+from torchmeta.utils.data import CombinationMetaDataset
 
 from lightning_maml.arguments import Seed, checked
-from lightning_maml.data.generators import SPLITS
+from lightning_maml.data.folder_classes import FolderClassDataset, Shares, classes_of_split
 from lightning_maml.data.images import (
     ENDINGS,
     ImageFileError,
@@ -23,13 +22,9 @@ from lightning_maml.data.images import (
     open_image,
     tell_left_out,
 )
-from lightning_maml.files import is_folder
 from lightning_maml.settings import SettingError, printable
 
 log = logging.getLogger(__name__)
-
-_THREE = "three shares: of train, val and test"
-Shares = Annotated[Sequence[float], Field(min_length=3, max_length=3, description=_THREE)]
 
 
 class ImageFolder(CombinationMetaDataset):  # type: ignore[misc]
@@ -80,10 +75,8 @@ class ImageFolder(CombinationMetaDataset):  # type: ignore[misc]
         )
 
 
-class ImageFolderClassDataset(ClassDataset):  # type: ignore[misc]
+class ImageFolderClassDataset(FolderClassDataset):
     """A class is a folder of images; see `ImageFolder`."""
-
-    transform: Callable[[Any], Any] | None
 
     @accessible("data.root")
     def read(self, root: Path, mode: str, ratio: Sequence[float], seed: int, *, skip_unreadable: bool) -> None:
@@ -92,71 +85,18 @@ class ImageFolderClassDataset(ClassDataset):  # type: ignore[misc]
             Image.new(mode, (1, 1))
         except (ValueError, KeyError) as error:
             raise SettingError("data.mode_of_images", mode, "choose RGB, or L for grey") from error
-        self._mode = mode
         folders = classes_of_split(root, self.meta_split, ratio, seed, _classes)
-        self.labels = [folder.name for folder in folders]
         tell_left_out(folders)
-        self._files = [_images(folder, skip_unreadable=skip_unreadable) for folder in folders]
-        self.sources = [file for files in self._files for file in files]  # what a cache of it depends on
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> "_ImagesOfClass":
-        base = index % self.num_classes
-        transform, target_transform = self.get_transform(index, self.transform), self.get_target_transform(index)
-        return _ImagesOfClass(index, self._files[base], self.labels[base], self._mode, transform, target_transform)
+        files = [_images(folder, skip_unreadable=skip_unreadable) for folder in folders]
+        self.hold([folder.name for folder in folders], files, partial(_opened, mode=mode))
+        self.sources = [file for one in files for file in one]
 
 
-class _ImagesOfClass(Dataset):  # type: ignore[misc]
-    """All images of one class."""
-
-    def __init__(
-        self, index: int, files: list[Path], label: str, mode: str, transform: Any, target_transform: Any
-    ) -> None:
-        super().__init__(index, transform=transform, target_transform=target_transform)
-        self._files = files
-        self._label = label
-        self._mode = mode
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        target: Any = self._label
-        try:
-            image: Any = as_mode(open_image(self._files[index]), self._mode)
-        except ImageFileError as error:
-            raise _no_image(error) from error
-        if self.transform is not None:
-            image = self.transform(image)
-        if self.target_transform is not None:
-            target = self.target_transform(target)
-        return image, target
-
-
-def classes_of_split(
-    root: Path, split: str, ratio: Sequence[float], seed: int, find: Callable[[Path], list[Path]]
-) -> list[Path]:
-    """The classes of a split, by name: those that `find` sees in `root/split`; or a share of those in `root`."""
-    if not is_folder(root):
-        raise SettingError("data.root", root, "there is no such folder; give the one that holds your data")
-    named = root / split
-    if any((root / name).is_dir() for name in SPLITS):
-        if not named.is_dir():
-            raise SettingError("data.root", root, f"it has no sub-folder {split}; it needs train, val and test")
-        return find(named)
-    if min(ratio) < 0 or not sum(ratio) > 0:
-        raise SettingError("data.ratio", ratio, f"give {_THREE}")
-    classes = find(root)
-    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(classes))
-    ends = np.round(np.cumsum([0, *ratio]) / sum(ratio) * len(classes)).astype(int)
-    place = SPLITS.index(split)
-    chosen = [classes[index] for index in sorted(order[ends[place] : ends[place + 1]])]
-    if not chosen:
-        raise SettingError("data.ratio", list(ratio), f"the {split} split gets none of the {len(classes)} classes")
-    return chosen
+def _opened(path: Path, mode: str) -> Image.Image:
+    try:
+        return as_mode(open_image(path), mode)
+    except ImageFileError as error:
+        raise _no_image(error) from error
 
 
 def _classes(folder: Path) -> list[Path]:

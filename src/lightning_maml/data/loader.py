@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
@@ -101,3 +102,11 @@ def _targets(y: Shaped[Tensor, "tasks samples *target"]) -> Shaped[Tensor, "task
 def _default_float(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     """Floating-point values in torch's default precision (torchmeta's toys are float64); labels as they are."""
     return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
+
+
+def position(trainer: pl.Trainer) -> tuple[int, int]:
+    """Where meta-training stands: the epoch, and the meta-batches done in it. A resumed run goes on from there."""
+    progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+    if progress.is_last_batch and progress.current.processed == progress.current.ready:
+        return trainer.fit_loop.epoch_progress.total.ready, 0  # the epoch is complete but for its validation
+    return trainer.current_epoch, progress.current.processed

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torchmeta.utils.data import ClassDataset, CombinationMetaDataset, Dataset
+from torchmeta.utils.data import CombinationMetaDataset
 
 from lightning_maml.arguments import Seed, checked
-from lightning_maml.data.image_folder import Shares, classes_of_split
+from lightning_maml.data.folder_classes import FolderClassDataset, Shares, classes_of_split
 from lightning_maml.data.images import accessible, named_in_unicode
 from lightning_maml.settings import SettingError
 
@@ -55,45 +55,14 @@ class TextFolder(CombinationMetaDataset):  # type: ignore[misc]
         )
 
 
-class TextFolderClassDataset(ClassDataset):  # type: ignore[misc]
+class TextFolderClassDataset(FolderClassDataset):
     """A class is a file of texts; see `TextFolder`."""
-
-    transform: Callable[[Any], Any] | None
 
     @accessible("data.root")
     def read(self, root: Path, ratio: Sequence[float], seed: int) -> None:
         """Find the classes of this split and their texts."""
-        self.sources = classes_of_split(root, self.meta_split, ratio, seed, _files)  # what a cache of it depends on
-        self.labels = [file.stem for file in self.sources]
-        self._texts = [_lines(file) for file in self.sources]
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> "_TextsOfClass":
-        base = index % self.num_classes
-        transform, target_transform = self.get_transform(index, self.transform), self.get_target_transform(index)
-        return _TextsOfClass(index, self._texts[base], self.labels[base], transform, target_transform)
-
-
-class _TextsOfClass(Dataset):  # type: ignore[misc]
-    def __init__(self, index: int, texts: list[str], label: str, transform: Any, target_transform: Any) -> None:
-        super().__init__(index, transform=transform, target_transform=target_transform)
-        self._texts = texts
-        self._label = label
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        text: Any = self._texts[index]
-        target: Any = self._label
-        if self.transform is not None:
-            text = self.transform(text)
-        if self.target_transform is not None:
-            target = self.target_transform(target)
-        return text, target
+        self.sources = classes_of_split(root, self.meta_split, ratio, seed, _files)
+        self.hold([file.stem for file in self.sources], [_lines(file) for file in self.sources], str)
 
 
 def _files(folder: Path) -> list[Path]:
