@@ -79,7 +79,8 @@ class Preprocessing:
         """Whether training clearly saw bright on dark and these images are dark on bright, or the other way round.
 
         Transforms are taken to be linear: with the images' mean p in [0, 1], and the mean m of their inputs and m' of
-        their inverted ones, the mean b of training stands for pixels of 1 − p + (b − m')/(m − m')·(2p − 1).
+        their inverted ones, the mean b of training stands for pixels of 1 − p + (b − m')/(m − m')·(2p − 1). An image's
+        own polarity is where its mean lies between its darkest and its brightest pixel, for paper may be dim.
 
         Args:
             images: some; ready inputs tell nothing.
@@ -88,13 +89,15 @@ class Preprocessing:
         files = [image for image in images if not isinstance(image, Tensor)]
         if not files or len(self.input_shape) == 1:  # texts have no brightness
             return False
-        own = float(np.mean([np.asarray(self._picture(image)).mean() / 255 for image in files]))
+        pixels = [np.asarray(self._picture(image), dtype=np.float64) / 255 for image in files]
+        own = float(np.mean([one.mean() for one in pixels]))
+        polarity = float(np.mean([(one.mean() - one.min()) / np.ptp(one) if np.ptp(one) else 0.5 for one in pixels]))
         inverse = Preprocessing(self.input_shape, self._transforms, invert=not self.invert)
         one, other = float(self(files).mean()), float(inverse(files).mean())
-        if abs(own - 0.5) < _UNCLEAR or one == other or not math.isfinite(brightness):
+        if abs(polarity - 0.5) < _UNCLEAR or one == other or not math.isfinite(brightness):
             return False
         trained = 1 - own + (brightness - other) / (one - other) * (2 * own - 1)
-        return abs(trained - 0.5) > 2 * _UNCLEAR and (trained > 0.5) != (own > 0.5)
+        return abs(trained - 0.5) > 2 * _UNCLEAR and (trained > 0.5) != (polarity > 0.5)
 
     def _picture(self, image: Any) -> Image.Image:
         """Upright, in grey or colour."""

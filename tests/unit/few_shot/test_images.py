@@ -220,7 +220,9 @@ def test_what_looks_the_opposite_of_training_is_inverted_and_photographs_are_not
     ink, photograph = 255 - chalk, np.full((8, 8), 150, np.uint8)
     brightness = {name: float(prepare([image]).mean()) for name, image in (("chalk", chalk), ("photo", photograph))}
     assert prepare.looks_inverted([ink], brightness["chalk"])
+    assert prepare.looks_inverted([np.uint8(ink * 0.4)], brightness["chalk"])  # on dim paper
     assert prepare.looks_inverted([chalk], float(prepare([ink]).mean()))
+    assert not prepare.looks_inverted([np.full((8, 8), 90, np.uint8)], float(prepare([ink]).mean()))
     assert not prepare.looks_inverted([chalk], brightness["chalk"])
     assert not prepare.looks_inverted([photograph], brightness["photo"])
     assert not prepare.looks_inverted([ink], brightness["photo"])
