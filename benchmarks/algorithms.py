@@ -21,8 +21,8 @@ from inner_loop import seconds
 from rich.console import Console
 from rich.table import Table
 
-from lightning_maml import command_line  # noqa: F401  # registers the resolvers that the configurations use
-from lightning_maml.allocator import keep_freed_memory
+from lightning_maml.shell import command_line  # noqa: F401  # registers the resolvers that the configurations use
+from lightning_maml.shell.allocator import keep_freed_memory
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 METHODS = sorted(path.stem for path in (CONF / "algorithm").glob("*.yaml") if path.stem != "mldg")

@@ -29,10 +29,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_maml.algorithms import MAML
-from lightning_maml.allocator import keep_freed_memory
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import AutoLoop, HigherLoop, Objective, RecomputeLoop, VectorizedLoop
 from lightning_maml.models import Conv4
+from lightning_maml.shell.allocator import keep_freed_memory
 
 LR = 0.1
 _HOPELESS = 5  # a contender that takes so many times as long as the fastest when warming up is not run again

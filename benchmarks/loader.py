@@ -135,7 +135,7 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from lightning_maml.allocator import keep_freed_memory
+    from lightning_maml.shell.allocator import keep_freed_memory
 
     keep_freed_memory()  # as run.py does
     torch.set_num_threads(1)

@@ -10,8 +10,8 @@ from matplotlib.ticker import MaxNLocator
 from results_folders import Folders, meta_updates_of, metrics_of, rows_of
 from results_runs import Attempt, Row
 
-from lightning_maml.algorithms import ci95
 from lightning_maml.files import save_figure, write_whole
+from lightning_maml.training import ci95
 
 _HEADINGS = {"omniglot": "Omniglot", "miniimagenet": "miniImageNet", "sinusoids": "Sinusoids"}
 _INTRODUCTION = """# Results

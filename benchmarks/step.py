@@ -21,10 +21,11 @@ from inner_loop import SGD, SHAPES, episodes_of, network_of, seconds
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from lightning_maml.algorithms import MAML, OuterLoop
-from lightning_maml.allocator import keep_freed_memory
+from lightning_maml.algorithms import MAML
 from lightning_maml.callbacks import MetricsCSV
 from lightning_maml.inner_loops import Objective, VectorizedLoop
+from lightning_maml.shell.allocator import keep_freed_memory
+from lightning_maml.training import OuterLoop
 
 SHAPE = SHAPES[1]
 

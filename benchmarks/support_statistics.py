@@ -19,9 +19,9 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from lightning_maml import command_line  # noqa: F401  # registers the resolvers that the configurations use
-from lightning_maml.algorithms import ci95
 from lightning_maml.few_shot import FewShotLearner
+from lightning_maml.shell import command_line  # noqa: F401  # registers the resolvers that the configurations use
+from lightning_maml.training import ci95
 
 
 def main() -> None:

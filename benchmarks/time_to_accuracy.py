@@ -35,12 +35,13 @@ from torch import nn
 from torchmeta.datasets.helpers import omniglot
 from torchmeta.utils.data import BatchMetaDataLoader
 
-from lightning_maml import command_line
-from lightning_maml.algorithms import MAML, OuterLoop
-from lightning_maml.allocator import keep_freed_memory
+from lightning_maml.algorithms import MAML
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import Learner, Trajectory, VectorizedLoop
 from lightning_maml.models import Conv4
+from lightning_maml.shell import command_line
+from lightning_maml.shell.allocator import keep_freed_memory
+from lightning_maml.training import OuterLoop
 
 OURS = "this project"
 # MAML's own network at half its width, a fast loop, few tasks in a meta-batch, a schedule of about 18 minutes

@@ -9,8 +9,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_maml import command_line
-from lightning_maml.settings import SettingError, printable
+from lightning_maml.errors import SettingError, printable
+from lightning_maml.shell import command_line
 
 log = logging.getLogger(__name__)
 

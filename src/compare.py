@@ -8,8 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from lightning_maml import command_line, redaction
-from lightning_maml.settings import one_line, printable
+from lightning_maml.errors import one_line, printable
+from lightning_maml.shell import command_line, redaction
 
 
 def main() -> None:

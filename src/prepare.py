@@ -10,7 +10,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lightning_maml import command_line
+from lightning_maml.shell import command_line
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +21,8 @@ def main(cfg: DictConfig) -> None:
     """Prepare one dataset."""
     from pathlib import Path  # with what follows, because torch takes seconds and --help should not
 
-    from lightning_maml.configuration import check_settings
     from lightning_maml.data import MetaDataModule, draw_samples, summary
+    from lightning_maml.shell.configuration import check_settings
 
     check_settings(cfg, group="data")
     anew = {"refresh": cfg.refresh} if cfg.refresh else {}

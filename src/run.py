@@ -7,7 +7,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_maml import command_line, redaction
+from lightning_maml.shell import command_line, redaction
 from lightning_maml.sweeps import overrides_as_typed
 
 
@@ -16,7 +16,13 @@ from lightning_maml.sweeps import overrides_as_typed
 def main(cfg: DictConfig) -> float | None:
     """One run. Returns the best value of the monitored metric, for sweepers to optimize."""
     # Imported here, because torch takes seconds and --help should not.
-    from lightning_maml.algorithms import (
+    from lightning_maml.callbacks import announce, begin_logging, conclude, end_logging
+    from lightning_maml.data import MetaDataModule, headline
+    from lightning_maml.few_shot import Recipe
+    from lightning_maml.inner_loops.optimizers import rehearse
+    from lightning_maml.models import normalize_by
+    from lightning_maml.shell.configuration import check_settings
+    from lightning_maml.training import (
         OuterLoop,
         check_adaptation,
         check_checkpoint,
@@ -24,12 +30,6 @@ def main(cfg: DictConfig) -> float | None:
         make_trainer,
         read_checkpoint,
     )
-    from lightning_maml.callbacks import announce, begin_logging, conclude, end_logging
-    from lightning_maml.configuration import check_settings
-    from lightning_maml.data import MetaDataModule, headline
-    from lightning_maml.few_shot import Recipe
-    from lightning_maml.models import normalize_by
-    from lightning_maml.optimizers import rehearse
 
     # What can be checked without data comes first: nothing is downloaded or prepared for a run that cannot work.
     check_settings(cfg)

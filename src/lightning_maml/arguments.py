@@ -15,7 +15,7 @@ from pydantic import AfterValidator, AllowInfNan, ConfigDict, Field, Strict, Typ
 from pydantic.errors import PydanticUserError
 from pydantic_core import SchemaError
 
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 
 TO_BE_MADE = object()  # stands for what a node with a _target_ will make, of which nothing is known yet
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 
 LAST = "last.ckpt"
 _FOLDER = 0x10  # in a zip file

@@ -14,8 +14,8 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from lightning_maml.errors import SettingError, printable
 from lightning_maml.processes import rank
-from lightning_maml.settings import SettingError, printable
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, `ulimit -f`
 _CANNOT_SYNC_FOLDERS = (errno.EINVAL, errno.ENOTSUP)

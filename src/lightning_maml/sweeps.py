@@ -19,9 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_maml.checkpoint_files import LAST, previous_of, whole_or_previous
+from lightning_maml.errors import NonFiniteLossError, SettingError
 from lightning_maml.files import alone_in, write_whole
 from lightning_maml.processes import rank, several
-from lightning_maml.settings import NonFiniteLossError, SettingError
 
 log = logging.getLogger(__name__)
 

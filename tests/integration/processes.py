@@ -60,10 +60,10 @@ def _meta_train(
     import pytorch_lightning as pl
     import torch
 
-    import lightning_maml.command_line  # its resolvers
+    import lightning_maml.shell.command_line  # its resolvers
     from lightning_maml.inner_loops import auto_loop
 
-    assert lightning_maml.command_line
+    assert lightning_maml.shell.command_line
     auto_loop._now = lambda _: 0.0  # auto takes the same loop each time; others round differently
     torch.set_num_threads(1)
     with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_maml.algorithms import ANIL, BOIL, MAML, R2D2, MAMLPlusPlus, MetaSGD, ProtoNet, UnicornMAML
 from lightning_maml.episodes import Episodes
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import (
     AutoLoop,
     HigherLoop,
@@ -21,7 +22,6 @@ from lightning_maml.inner_loops import (
     ReptileLoop,
     VectorizedLoop,
 )
-from lightning_maml.settings import SettingError
 from tests.integration.command import succeed, tiny
 from tests.integration.ends import end_of, same_state
 from tests.networks import NETWORKS

@@ -12,12 +12,13 @@ from hydra.core.hydra_config import HydraConfig
 from torchmeta.transforms import Categorical
 from torchvision.transforms import ToTensor
 
-from lightning_maml.algorithms import MAML, OuterLoop
+from lightning_maml.algorithms import MAML
 from lightning_maml.data import Glyphs, MetaDataModule
+from lightning_maml.errors import SettingError
 from lightning_maml.few_shot import FewShotLearner, Recipe
 from lightning_maml.inner_loops import HigherLoop
 from lightning_maml.models import Conv4
-from lightning_maml.settings import SettingError
+from lightning_maml.training import OuterLoop
 from tests.paths import ROOT
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/library.md").read_text(), re.DOTALL)

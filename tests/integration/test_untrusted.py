@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lightning_maml.callbacks import WandB
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 from tests.integration.command import program, succeed, tiny
 from tests.integration.refusals import refuse
 from tests.paths import ROOT

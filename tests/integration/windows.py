@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from lightning_maml import command_line
+from lightning_maml.shell import command_line
 from tests.integration import preloaded
 
 _IMPORTED = (command_line, preloaded)

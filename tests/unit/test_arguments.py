@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from lightning_maml.arguments import TO_BE_MADE, Count, Made, Natural, Positive, Probability, checked, hints_of, require
-from lightning_maml.settings import SettingError, refused
+from lightning_maml.errors import SettingError, refused
 
 ADAM = hints_of(torch.optim.Adam.__init__)
 

@@ -10,8 +10,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from lightning_maml import command_line
-from lightning_maml.algorithms import OuterLoop
+from lightning_maml.shell import command_line
+from lightning_maml.training import OuterLoop
 from tests.paths import ROOT
 
 assert command_line  # registers what the YAMLs may ask for

@@ -7,11 +7,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lightning_maml.algorithms.spectral_norms import iterate, iterates
 from lightning_maml.episodes import Task
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import Learner, Parameters
 from lightning_maml.models import keeps_statistics, normalize_by
-from lightning_maml.settings import SettingError
+from lightning_maml.models.spectral_norms import iterate, iterates
 
 _NETWORK = "network."
 _NEVER = -1e4  # added to the logit of a class that a task does not have: its probability is exactly zero

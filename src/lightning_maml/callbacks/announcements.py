@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
-from lightning_maml.algorithms import OuterLoop
 from lightning_maml.models import BatchNorm
 from lightning_maml.sweeps import in_sweep
+from lightning_maml.training import OuterLoop
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from lightning_maml.algorithms.checkpoint import can_be_tested, read_checkpoint
 from lightning_maml.arguments import Count, checked
 from lightning_maml.checkpoint_files import LAST, is_whole, previous_of, require_few
+from lightning_maml.errors import SettingError, one_line
 from lightning_maml.files import replacing
-from lightning_maml.settings import SettingError, one_line
+from lightning_maml.training.checkpoint_checks import can_be_tested, read_checkpoint
 
 log = logging.getLogger(__name__)
 

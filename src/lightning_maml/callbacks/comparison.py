@@ -19,10 +19,10 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
-from lightning_maml.algorithms import ci95
 from lightning_maml.callbacks.pictures import BLUE, finish
+from lightning_maml.errors import SettingError, one_line, printable
 from lightning_maml.files import save_figure
-from lightning_maml.settings import SettingError, one_line, printable
+from lightning_maml.training import ci95
 
 _NAME, _LINE = 44, 0.17  # characters of a line of a run's name, and its inches
 _SAME = ("eval_seed", "nway", "kshot", "datasets")  # what decides the tasks of a test

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure, SubFigure
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from lightning_maml.algorithms import OuterLoop
 from lightning_maml.callbacks.announcements import counted
 from lightning_maml.callbacks.pictures import BLUE, ORANGE, RIGHT, WRONG, PictureFormat, finish, send
 from lightning_maml.episodes import Episodes, Task
 from lightning_maml.files import save_figure
+from lightning_maml.training import OuterLoop
 
 _CLASSES = 5  # of a task that are drawn, and as many samples of each
 _TITLE = 5.6  # inches that the title needs

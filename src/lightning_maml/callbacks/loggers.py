@@ -20,8 +20,8 @@ from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
 from lightning_maml.callbacks.announcements import program, shown
 from lightning_maml.checkpoint_files import load_whole, reading
-from lightning_maml.redaction import masked
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
+from lightning_maml.shell.redaction import masked
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from lightning_maml.algorithms import OuterLoop, ci95
 from lightning_maml.files import save_figure
+from lightning_maml.training import OuterLoop, ci95
 
 log = logging.getLogger(__name__)
 

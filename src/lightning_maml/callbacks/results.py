@@ -12,9 +12,9 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
-from lightning_maml.algorithms import OuterLoop
 from lightning_maml.files import replacing, write_whole
 from lightning_maml.inner_loops import Trajectory
+from lightning_maml.training import OuterLoop
 
 log = logging.getLogger(__name__)
 

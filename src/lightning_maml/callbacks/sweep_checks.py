@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from lightning_maml.settings import SettingError, one_line, require_at_least
+from lightning_maml.errors import SettingError, one_line, require_at_least
 
 
 def check_sweep(config: DictConfig) -> None:

@@ -30,9 +30,9 @@ from lightning_maml.callbacks.sweep_jobs import (
     with_spread,
 )
 from lightning_maml.callbacks.sweep_picture import draw_sweep
+from lightning_maml.errors import SettingError, one_line
 from lightning_maml.files import write_whole
 from lightning_maml.processes import rank
-from lightning_maml.settings import SettingError, one_line
 from lightning_maml.sweeps import FINISHED
 
 log = logging.getLogger(__name__)

@@ -31,8 +31,8 @@ from lightning_maml.data.samples import (
     same_bits,
 )
 from lightning_maml.data.source import close
+from lightning_maml.errors import SettingError
 from lightning_maml.files import is_no_room, write_whole
-from lightning_maml.settings import SettingError
 
 log = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ from lightning_maml.data.source import (
 )
 from lightning_maml.data.tasks import ClassTasks, DrawnTasks, TaskDataset, TaskSampler
 from lightning_maml.episodes import Episodes
-from lightning_maml.settings import SettingError, one_line
+from lightning_maml.errors import SettingError, one_line
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from pydantic import Field
 from torchmeta.utils.data import ClassDataset, Dataset
 
 from lightning_maml.data.generators import SPLITS
+from lightning_maml.errors import SettingError
 from lightning_maml.files import is_folder
-from lightning_maml.settings import SettingError
 
 _THREE = "three shares: of train, val and test"
 Shares = Annotated[Sequence[float], Field(min_length=3, max_length=3, description=_THREE)]

@@ -22,7 +22,7 @@ from lightning_maml.data.images import (
     open_image,
     tell_left_out,
 )
-from lightning_maml.settings import SettingError, printable
+from lightning_maml.errors import SettingError, printable
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import EpsImagePlugin, Image, ImageOps
 
-from lightning_maml.settings import SettingError, one_line, printable
+from lightning_maml.errors import SettingError, one_line, printable
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from lightning_maml.data.generators import SPLITS
-from lightning_maml.settings import SettingError, require_at_least
+from lightning_maml.errors import SettingError, require_at_least
 
 PREFIX = "data.datamodule"
 

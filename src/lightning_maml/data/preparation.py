@@ -24,8 +24,8 @@ from torchvision.datasets.utils import check_integrity
 from lightning_maml.data.archives import nothing_leaves_or_runs
 from lightning_maml.data.manifest import broken_files, data_files, read_manifest, record, write_manifest
 from lightning_maml.data.source import HOMES, class_dataset
+from lightning_maml.errors import SettingError, one_line
 from lightning_maml.files import is_no_room, replacing
-from lightning_maml.settings import SettingError, one_line
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from lightning_maml.data.generators import global_generators_kept, task_samples,
 from lightning_maml.data.source import class_name, class_sizes, close
 from lightning_maml.data.tasks import TaskDataset
 from lightning_maml.episodes import Episodes, copy_to
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 
 log = logging.getLogger(__name__)
 

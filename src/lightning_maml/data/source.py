@@ -15,7 +15,7 @@ from PIL import UnidentifiedImageError
 from torchmeta.transforms import Categorical
 from torchmeta.utils.data import ClassDataset, CombinationMetaDataset
 
-from lightning_maml.settings import SettingError, one_line
+from lightning_maml.errors import SettingError, one_line
 
 # Where torchmeta's datasets come from, for people who have to fetch one by hand.
 HOMES = {

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Sampler, default_collate
 
 from lightning_maml.data.generators import global_generators_seeded, task_samples, task_seeds
 from lightning_maml.data.source import close
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 
 log = logging.getLogger(__name__)
 

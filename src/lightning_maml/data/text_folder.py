@@ -9,7 +9,7 @@ from torchmeta.utils.data import CombinationMetaDataset
 from lightning_maml.arguments import Seed, checked
 from lightning_maml.data.folder_classes import FolderClassDataset, Shares, classes_of_split
 from lightning_maml.data.images import accessible, named_in_unicode
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 
 
 class TextFolder(CombinationMetaDataset):  # type: ignore[misc]

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from lightning_maml.checkpoint_files import load_whole, reading, require_finite
 from lightning_maml.episodes import Task
+from lightning_maml.errors import SettingError
 from lightning_maml.few_shot.devices import Device, find_device
 from lightning_maml.few_shot.preprocessing import ImageLike, Preprocessing
 from lightning_maml.few_shot.recipe import Recipe
 from lightning_maml.files import replacing
 from lightning_maml.inner_loops import InnerLoop, Learner
-from lightning_maml.settings import SettingError
 
 Label = str | int
 _BATCH = 256  # images at once, where that makes no difference

@@ -2,7 +2,7 @@
 
 import torch
 
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 
 Device = str | torch.device
 _TYPES = ("cpu", "cuda", "mps", "xpu")

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_maml.arguments import require
 from lightning_maml.checkpoint_files import load_whole, reading, require_finite
 from lightning_maml.episodes import Task
+from lightning_maml.errors import SettingError, one_line, require_at_least
 from lightning_maml.few_shot.classifier import Classifier, Label
 from lightning_maml.few_shot.devices import Device, find_device
 from lightning_maml.few_shot.preprocessing import ImageLike, Preprocessing
@@ -19,7 +20,6 @@ from lightning_maml.few_shot.statistics import freeze_statistics
 from lightning_maml.files import replacing
 from lightning_maml.inner_loops import InnerLoop, Learner
 from lightning_maml.inner_loops.failures import copied
-from lightning_maml.settings import SettingError, one_line, require_at_least
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from lightning_maml.errors import SettingError
 from lightning_maml.files import replacing
-from lightning_maml.settings import SettingError
 
 _IMAGES = 3  # compared with PyTorch's output; another number than it was traced with
 _TOLERANCE = 1e-4  # of a probability

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lightning_maml.data import as_mode, open_image
-from lightning_maml.settings import SettingError, one_line
+from lightning_maml.errors import SettingError, one_line
 
 ImageLike = str | PathLike[str] | Image.Image | np.ndarray | Tensor
 """A file, an image of Pillow's, an array [height, width] or [height, width, channels] of bytes, or a ready input;

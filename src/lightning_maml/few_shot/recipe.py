@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_maml.checkpoint_files import require_few
+from lightning_maml.errors import SettingError, one_line
 from lightning_maml.inner_loops import InnerLoop, Learner
 from lightning_maml.models import BatchNorm, materialize, normalize_by
-from lightning_maml.settings import SettingError, one_line
 
 # What a checkpoint, which may be a stranger's, can have built: classes of these packages, and nothing else.
 _KNOWN = (

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_maml.episodes import Episodes, Task
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops.contracts import InnerLoop, Learner, Objective, Trajectory
 from lightning_maml.inner_loops.generators import Generators
 from lightning_maml.inner_loops.higher_loop import HigherLoop
 from lightning_maml.inner_loops.recompute_loop import RecomputeLoop
 from lightning_maml.inner_loops.vectorized_loop import VectorizedLoop
-from lightning_maml.settings import SettingError
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from lightning_maml.episodes import Episodes, Task
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 
 Parameters = Mapping[str, Tensor]
 """Parameters by name: the meta-parameters θ, or the adapted ones φ_k."""

@@ -15,8 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from lightning_maml.episodes import Task
+from lightning_maml.errors import SettingError, one_line
 from lightning_maml.inner_loops.contracts import Learner
-from lightning_maml.settings import SettingError, one_line
 
 Module = TypeVar("Module", bound=nn.Module)
 

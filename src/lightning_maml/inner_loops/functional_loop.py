@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from lightning_maml.arguments import Count, checked
 from lightning_maml.episodes import Episodes, Task
+from lightning_maml.errors import SettingError, require_at_least
 from lightning_maml.inner_loops.chunk import Chunk, ManyTasks, SingleTask
 from lightning_maml.inner_loops.contracts import Learner, Objective, Parameters, TaskRecord, Trajectory, stack_records
 from lightning_maml.inner_loops.failures import copied, place_of, told_in_one_line, twice_differentiable
@@ -23,7 +24,6 @@ from lightning_maml.inner_loops.generators import Generators
 from lightning_maml.inner_loops.higher_loop import HigherLoop
 from lightning_maml.inner_loops.sgd import FunctionalSGD
 from lightning_maml.inner_loops.unrolled import Adaptation, adapt
-from lightning_maml.settings import SettingError, require_at_least
 
 log = logging.getLogger(__name__)
 

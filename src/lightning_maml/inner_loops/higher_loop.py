@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_maml.episodes import Episodes, Task
+from lightning_maml.errors import SettingError, require_at_least
 from lightning_maml.inner_loops.contracts import (
     Learner,
     Objective,
@@ -23,8 +24,7 @@ from lightning_maml.inner_loops.contracts import (
 )
 from lightning_maml.inner_loops.differentiable_optimizers import OFFERED
 from lightning_maml.inner_loops.failures import place_of, told_in_one_line, twice_differentiable
-from lightning_maml.optimizers import make_inner_optimizer
-from lightning_maml.settings import SettingError, require_at_least
+from lightning_maml.inner_loops.optimizers import make_inner_optimizer
 
 
 class HigherLoop:

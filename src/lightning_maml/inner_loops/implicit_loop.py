@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_maml.arguments import Count, NotNegative, Positive, checked
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops.chunk import Chunk, of_split
 from lightning_maml.inner_loops.contracts import Learner, Parameters, TaskRecord
 from lightning_maml.inner_loops.functional_loop import ChunkSize, FunctionalLoop
@@ -15,7 +16,6 @@ from lightning_maml.inner_loops.linear_solvers import conjugate_gradient, neuman
 from lightning_maml.inner_loops.proximal_problem import ProximalProblem
 from lightning_maml.inner_loops.sgd import Descent
 from lightning_maml.inner_loops.unrolled import Adaptation
-from lightning_maml.settings import SettingError
 
 InnerSolver = Literal["gradient_descent", "hessian_free"]
 OuterSolver = Literal["cg", "neumann", "finite_difference"]

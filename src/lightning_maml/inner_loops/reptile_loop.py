@@ -9,9 +9,9 @@ from torch.optim import Optimizer
 
 from lightning_maml.arguments import Count, checked
 from lightning_maml.episodes import Episodes, Task, copy_to
+from lightning_maml.errors import SettingError, require_at_least
 from lightning_maml.inner_loops.contracts import Learner, Objective, TaskRecord, Trajectory, stack_records
 from lightning_maml.inner_loops.higher_loop import HigherLoop
-from lightning_maml.settings import SettingError, require_at_least
 
 
 class ReptileLoop(HigherLoop):

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_maml.inner_loops.contracts import Parameters
-from lightning_maml.optimizers import make_inner_optimizer
+from lightning_maml.inner_loops.optimizers import make_inner_optimizer
 
 
 class Descent(NamedTuple):

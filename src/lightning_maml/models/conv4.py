@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_maml.arguments import Count, Natural, checked
+from lightning_maml.errors import SettingError
 from lightning_maml.models.pooling import GlobalMean
-from lightning_maml.settings import SettingError
 
 Downsample = Literal["max_pool", "stride"]
 

@@ -7,7 +7,7 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 
 BatchNorm = Literal["batch", "running"]
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torchvision.ops import DropBlock2d
 
 from lightning_maml.arguments import Count, Probability, checked
+from lightning_maml.errors import SettingError
 from lightning_maml.models.pooling import GlobalMean
-from lightning_maml.settings import SettingError
 
 _SLOPE = 0.1  # of leaky ReLU below zero
 

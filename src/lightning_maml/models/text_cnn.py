@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from lightning_maml.arguments import Count, checked
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 
 
 class TextCNN(nn.Module):

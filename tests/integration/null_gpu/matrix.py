@@ -15,6 +15,7 @@ from torch import nn
 
 from lightning_maml.algorithms import ANIL, BOIL, MAML, R2D2, MAMLPlusPlus, MetaSGD, ProtoNet, UnicornMAML
 from lightning_maml.episodes import Episodes
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import (
     AutoLoop,
     HigherLoop,
@@ -27,7 +28,6 @@ from lightning_maml.inner_loops import (
     auto_loop,
 )
 from lightning_maml.models import MLP, Conv4, ResNet12
-from lightning_maml.settings import SettingError
 from tests.integration.null_gpu.stub import believe_every_number
 from tests.networks import Transformer
 

@@ -15,6 +15,7 @@ from lightning_maml.algorithms import ANIL, BOIL, MAML, R2D2, MAMLPlusPlus, Meta
 from lightning_maml.algorithms.network_learner import FeatureLearner
 from lightning_maml.algorithms.r2d2 import ridge_regression
 from lightning_maml.episodes import Episodes
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import (
     AutoLoop,
     HigherLoop,
@@ -26,7 +27,6 @@ from lightning_maml.inner_loops import (
     VectorizedLoop,
 )
 from lightning_maml.models import Conv4
-from lightning_maml.settings import SettingError
 from tests.tasks import classification, regression, small_conv4, small_mlp
 
 LR = 0.1

@@ -3,8 +3,8 @@
 import pytest
 
 from lightning_maml.algorithms import DomainGeneralizationLoss, FinalLoss, InnerLossOnly, MultiStepLoss
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import Objective
-from lightning_maml.settings import SettingError
 
 
 def test_the_final_loss_never_changes() -> None:

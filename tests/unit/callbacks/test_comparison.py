@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 from lightning_maml.callbacks.comparison import Difference, compare, comparison_table, draw_comparison
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 from tests.unit.callbacks.conftest import unreadable
 
 CONFIG = """

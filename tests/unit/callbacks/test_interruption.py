@@ -11,10 +11,11 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from lightning_maml.algorithms import MAML, OuterLoop
+from lightning_maml.algorithms import MAML
 from lightning_maml.callbacks import Checkpoint, Interruption
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import HigherLoop
+from lightning_maml.training import OuterLoop
 from tests.tasks import regression, small_mlp
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:The '\w+' does not have many workers")  # it needs none

@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from tests.unit.training.test_checkpoint_checks import deep
 from torch import nn
 
-from lightning_maml.algorithms import MAML, OuterLoop, check_checkpoint
+from lightning_maml.algorithms import MAML
 from lightning_maml.callbacks import Checkpoint, MetricsCSV, Resumption, WholeFiles
+from lightning_maml.errors import SettingError
 from lightning_maml.files import replacing
 from lightning_maml.inner_loops import HigherLoop, RecomputeLoop, VectorizedLoop
-from lightning_maml.settings import SettingError
+from lightning_maml.training import OuterLoop, check_checkpoint
 from tests.paths import ROOT
-from tests.unit.algorithms.test_checkpoint import deep
 from tests.unit.data.test_tasks import glyphs
 
 

@@ -22,7 +22,7 @@ from torchmeta.datasets.tieredimagenet import TieredImagenetClassDataset
 
 from lightning_maml.data.archives import nothing_leaves_or_runs
 from lightning_maml.data.preparation import ensure_prepared
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 
 TARS = {
     "MiniImagenet": (MiniImagenet, MiniImagenetClassDataset, "gz_filename", "gz_md5"),

@@ -15,7 +15,7 @@ from torchvision.transforms import Lambda, Normalize, Resize, ToTensor
 
 from lightning_maml.data import Glyphs
 from lightning_maml.data.glyphs import render
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 from tests.paths import ROOT
 from tests.unit.data.test_samples import images
 from tests.unit.data.test_tasks import batches, glyphs, same

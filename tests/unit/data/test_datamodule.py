@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from lightning_maml.data import headline
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 from tests.paths import DATASET_PATH, ROOT
 from tests.unit.data.test_tasks import glyphs, omniglot
 

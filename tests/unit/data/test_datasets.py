@@ -10,14 +10,15 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from lightning_maml import command_line  # noqa: F401  # registers the resolvers
-from lightning_maml.algorithms import MAML, OuterLoop
+from lightning_maml.algorithms import MAML
 from lightning_maml.data import MetaDataModule
 from lightning_maml.data.preparation import ensure_prepared
 from lightning_maml.data.source import HOMES, create
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import HigherLoop
 from lightning_maml.models import TextCNN
-from lightning_maml.settings import SettingError
+from lightning_maml.shell import command_line  # noqa: F401  # registers the resolvers
+from lightning_maml.training import OuterLoop
 from tests.paths import ROOT
 from tests.torchmeta_files import NAMES, write
 from tests.unit.data.test_tasks import batches, same

@@ -13,7 +13,7 @@ from PIL.ImageFile import ImageFile
 from torchvision.transforms import RandomHorizontalFlip, Resize, ToTensor
 
 from lightning_maml.data import ImageFolder, MetaDataModule
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 from tests.unit.data.test_tasks import batches, glyphs
 from tests.unit.few_shot.test_images import POSTSCRIPT
 

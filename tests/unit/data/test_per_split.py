@@ -13,7 +13,7 @@ from torchvision.transforms import RandomErasing, Resize, ToTensor
 from lightning_maml.data import Glyphs, MetaDataModule
 from lightning_maml.data.samples import SampledTasks
 from lightning_maml.data.tasks import ClassTasks
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 from tests.unit.data.test_tasks import batches, glyphs
 
 PLAIN, RANDOM = [ToTensor()], [ToTensor(), RandomErasing(p=1.0)]

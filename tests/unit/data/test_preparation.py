@@ -17,7 +17,7 @@ from torchvision.transforms import Lambda, Resize, ToTensor
 
 from lightning_maml.data.manifest import broken_files, read_manifest, record, write_manifest
 from lightning_maml.data.preparation import ensure_prepared
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 from tests import omniglot_server
 from tests.unit.data.test_tasks import batches, glyphs, same
 

@@ -15,7 +15,7 @@ from torchvision.transforms import Compose, Lambda, Normalize, PILToTensor, Rand
 from lightning_maml.data import Glyphs, ImageFolder
 from lightning_maml.data.samples import ClassSamples, RandomTransformsError, SampledTasks, mapped, materialize
 from lightning_maml.data.tasks import ClassTasks, TaskSampler
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 from tests.unit.data.test_tasks import batches, glyphs, omniglot, same
 
 SPLITS = ("train", "val", "test")

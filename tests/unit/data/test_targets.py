@@ -11,7 +11,7 @@ from torchmeta.toy import Sinusoid
 from torchmeta.transforms import Categorical
 
 from lightning_maml.data import MetaDataModule
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
 from tests.unit.data.test_tasks import batches, glyphs
 
 

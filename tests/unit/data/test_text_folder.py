@@ -9,8 +9,8 @@ import torch
 from torchmeta.transforms import Categorical
 
 from lightning_maml.data import HashedWords, MetaDataModule, TextFolder
+from lightning_maml.errors import SettingError
 from lightning_maml.models import TextCNN
-from lightning_maml.settings import SettingError
 
 WORDS = ["red", "green", "blue", "north", "south", "east", "west", "bread", "salt", "water"]
 

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_maml.episodes import Episodes, Task
+from lightning_maml.errors import SettingError
 from lightning_maml.few_shot import Classifier, FewShotLearner, Recipe
 from lightning_maml.inner_loops import HigherLoop
 from lightning_maml.models import Conv4
-from lightning_maml.settings import SettingError
 
 LR, STEPS, SHAPE = 0.1, 3, (1, 8, 8)
 NETWORK = {"_target_": "lightning_maml.models.Conv4", "num_layers": 2, "num_filters": 4}

@@ -11,9 +11,9 @@ from PIL import Image
 from torchvision import transforms
 
 from lightning_maml.data import ImageFileError
+from lightning_maml.errors import SettingError, one_line
 from lightning_maml.few_shot import Preprocessing
 from lightning_maml.few_shot.folders import read_query, read_support
-from lightning_maml.settings import SettingError, one_line
 
 GREY = Preprocessing((1, 4, 6), [transforms.ToTensor()])
 COLOUR = Preprocessing((3, 4, 6), [transforms.ToTensor()])

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from lightning_maml.errors import SettingError
 from lightning_maml.few_shot import Classifier, FewShotLearner, Recipe
-from lightning_maml.settings import SettingError
 from tests.unit.few_shot.test_classifier import learner_of, recipe_of
 
 
@@ -40,7 +40,7 @@ def test_a_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
         "lightning_maml.data.Glyphs",
         "lightning_maml.callbacks.WholeFiles",
         "lightning_maml.models.conv4.nn.Linear",  # what our module has imported
-        "lightning_maml.settings.SettingError",
+        "lightning_maml.errors.SettingError",
         "lightning_maml.models.os.system",
         "torchvision.transforms.functional.to_tensor",  # not a class
         "torch.hub.load",

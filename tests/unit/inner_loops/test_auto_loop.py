@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lightning_maml.algorithms import MAML
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import AutoLoop, HigherLoop, Objective
-from lightning_maml.settings import SettingError
 from tests.tasks import classification, small_conv4
 from tests.unit.inner_loops.test_exact_loops import SGD, Branching, difference
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lightning_maml.algorithms import MAML
 from lightning_maml.episodes import Episodes, Task
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import HigherLoop, Learner, Objective, Parameters, RecomputeLoop, VectorizedLoop
-from lightning_maml.settings import SettingError
 from tests.networks import NETWORKS
 from tests.tasks import classification, regression, small_conv4, small_mlp
 

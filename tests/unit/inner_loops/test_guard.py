@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from lightning_maml.algorithms import MAML
 from lightning_maml.episodes import Episodes
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import Objective, VectorizedLoop, functional_loop
-from lightning_maml.settings import SettingError
 from tests.tasks import classification, small_conv4
 from tests.unit.inner_loops.test_exact_loops import SGD
 

@@ -13,9 +13,9 @@ from torch.func import functional_call
 
 from lightning_maml.algorithms import MAML
 from lightning_maml.episodes import Episodes
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import HigherLoop, Objective, RecomputeLoop, VectorizedLoop
 from lightning_maml.inner_loops.differentiable_optimizers import OFFERED
-from lightning_maml.settings import SettingError
 from tests.tasks import classification, regression, small_conv4, small_mlp
 
 SGD = partial(torch.optim.SGD, lr=0.1)

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from lightning_maml.algorithms import ANIL, BOIL, MAML, MetaSGD
 from lightning_maml.episodes import Episodes
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import ImplicitLoop, Objective
 from lightning_maml.inner_loops.linear_solvers import conjugate_gradient, neumann_series
 from lightning_maml.models import Conv4
-from lightning_maml.settings import SettingError
 from tests.tasks import classification, regression, small_conv4
 
 SGD = partial(torch.optim.SGD, lr=0.05)

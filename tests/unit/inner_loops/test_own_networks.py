@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_maml.algorithms import MAML
 from lightning_maml.episodes import Episodes, Task
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import (
     AutoLoop,
     HigherLoop,
@@ -26,7 +27,6 @@ from lightning_maml.inner_loops import (
     VectorizedLoop,
 )
 from lightning_maml.models import normalize_by
-from lightning_maml.settings import SettingError
 from tests.own_networks import LAYOUTS, Attention, Bag, Checkpointed, Recurrent, Text, Viewed, Wrapped
 from tests.tasks import classification
 

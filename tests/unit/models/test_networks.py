@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_maml.errors import SettingError
 from lightning_maml.models import MLP, Conv4
-from lightning_maml.settings import SettingError
 
 
 @pytest.mark.parametrize("downsample", ["max_pool", "stride"])

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from lightning_maml.algorithms import MAML
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import HigherLoop, Objective, VectorizedLoop
 from lightning_maml.models import ResNet12
-from lightning_maml.settings import SettingError
 from tests.tasks import classification
 
 SGD = partial(torch.optim.SGD, lr=0.01)

@@ -10,13 +10,13 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lightning_maml.algorithms.outer_loop import OuterLoop
-from lightning_maml.algorithms.spectral_norms import iterates
 from lightning_maml.episodes import Episodes
+from lightning_maml.errors import SettingError, one_line, printable
 from lightning_maml.inner_loops.failures import twice_differentiable
 from lightning_maml.inner_loops.generators import Generators
 from lightning_maml.models import materialize
-from lightning_maml.settings import SettingError, one_line, printable
+from lightning_maml.models.spectral_norms import iterates
+from lightning_maml.training.outer_loop import OuterLoop
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_maml.mishaps import mishap
+from lightning_maml.shell.mishaps import mishap
 
 
 class Dying(Dataset[torch.Tensor]):

@@ -22,9 +22,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from lightning_maml.errors import SettingError
 from lightning_maml.files import write_whole
 from lightning_maml.processes import rank
-from lightning_maml.settings import SettingError
 
 _SAYS_SO = re.compile(r"(^|_)(API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)(_|$)", re.IGNORECASE)
 # What is typed is a secret by a name that ends so, whatever it is; or by one that ends in KEY or TOKEN, as an option of

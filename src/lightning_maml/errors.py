@@ -26,7 +26,7 @@ class SettingError(ValueError):
 
     >>> raise SettingError("data.datamodule.nway", 50, "the val split has 20 classes; choose at most 20")
     Traceback (most recent call last):
-    lightning_maml.settings.SettingError: data.datamodule.nway=50: the val split has 20 classes; choose at most 20
+    lightning_maml.errors.SettingError: data.datamodule.nway=50: the val split has 20 classes; choose at most 20
     """
 
     def __init__(self, setting: str, value: object = None, remedy: str | None = None) -> None:

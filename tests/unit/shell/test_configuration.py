@@ -12,9 +12,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_maml import command_line
-from lightning_maml.configuration import check_settings
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
+from lightning_maml.shell import command_line
+from lightning_maml.shell.configuration import check_settings
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -5,8 +5,8 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from lightning_maml import command_line
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
+from lightning_maml.shell import command_line
 
 
 def test_errors_in_one_line() -> None:

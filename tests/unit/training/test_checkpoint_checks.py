@@ -12,15 +12,16 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.precision import MixedPrecision
+from tests.unit.training.test_outer_loop import Repeat
 from torch import nn
 
-from lightning_maml.algorithms import MAML, MultiStepLoss, OuterLoop, can_be_tested, check_checkpoint
+from lightning_maml.algorithms import MAML, MultiStepLoss
 from lightning_maml.callbacks import Checkpoint, MetricsCSV, Resumption, WholeFiles
 from lightning_maml.episodes import Episodes
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import HigherLoop
-from lightning_maml.settings import SettingError
+from lightning_maml.training import OuterLoop, can_be_tested, check_checkpoint
 from tests.tasks import classification, small_conv4
-from tests.unit.algorithms.test_outer_loop import Repeat
 
 LOSS = "metaval/outer_loss"
 

@@ -11,9 +11,9 @@ from typing import Any
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lightning_maml.settings import SettingError, one_line
+from lightning_maml.errors import SettingError, one_line
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CONF = Path(__file__).resolve().parents[3] / "conf"
 _PATHS = ("train.ckpt_path", "data.root", "data.datamodule.cache_dir", "hydra.run.dir", "hydra.sweep.dir")
 _CLOSE = 0.7  # as difflib measures: to max_epoch, max_epochs has 0.95 and max_steps 0.67
 # What lightning-maml called its classes.

@@ -4,7 +4,7 @@ from typing import Any
 
 from hydra.plugins.completion_plugin import CompletionPlugin
 
-from lightning_maml.overrides import in_folders
+from lightning_maml.shell.overrides import in_folders
 
 _hydras_own = CompletionPlugin._query_config_groups  # Hydra has no other place to say so
 

@@ -10,8 +10,8 @@ from lightning_fabric.accelerators.mps import MPSAccelerator
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Timer
 
-from lightning_maml.algorithms import check_trainer_settings, make_trainer
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
+from lightning_maml.training import check_trainer_settings, make_trainer
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_maml.settings import SettingError, one_line, printable
+from lightning_maml.errors import SettingError, one_line, printable
 
 
 @pytest.mark.parametrize(

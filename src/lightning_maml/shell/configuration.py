@@ -18,12 +18,12 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from lightning_maml.algorithms import OuterLoop, check_trainer_settings
-from lightning_maml.algorithms.metrics import validated
 from lightning_maml.arguments import TO_BE_MADE, NotNegative, Seed, hints_of, require
 from lightning_maml.data import MetaDataModule
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import Learner
-from lightning_maml.settings import SettingError
+from lightning_maml.training import OuterLoop, check_trainer_settings
+from lightning_maml.training.metrics import validated
 
 
 class _Made(NamedTuple):

@@ -15,10 +15,11 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader
 from torchmeta.modules import MetaBatchNorm2d, MetaConv2d, MetaLinear, MetaSequential
 
-from lightning_maml.algorithms import MAML, OuterLoop, ProtoNet, check_checkpoint, ci95, read_checkpoint
+from lightning_maml.algorithms import MAML, ProtoNet
 from lightning_maml.episodes import Episodes
+from lightning_maml.errors import NonFiniteLossError, SettingError
 from lightning_maml.inner_loops import HigherLoop, InnerLoop, Trajectory
-from lightning_maml.settings import NonFiniteLossError, SettingError
+from lightning_maml.training import OuterLoop, check_checkpoint, ci95, read_checkpoint
 from tests.tasks import classification, regression, small_conv4, small_mlp
 
 ADAM = partial(torch.optim.Adam, lr=0.01)

@@ -12,8 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from lightning_maml.checkpoint_files import LAST, previous_of
+from lightning_maml.errors import printable
 from lightning_maml.files import is_no_room
-from lightning_maml.settings import printable
 
 _LOST_WORKER = re.compile(r"DataLoader worker \(pid.*\) (is killed by signal|exited unexpectedly)")  # PyTorch's words
 

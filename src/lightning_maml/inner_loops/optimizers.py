@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_maml.settings import SettingError, is_of_library, one_line, refused
+from lightning_maml.errors import SettingError, is_of_library, one_line, refused
 
 _KERNELS = ("foreach", "fused", "capturable", "differentiable")
 _REFUSALS = (ValueError, TypeError, RuntimeError, ArithmeticError, KeyError, IndexError)

@@ -8,7 +8,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from lightning_maml import command_line, help_page
+from lightning_maml.shell import command_line, help_page
 from tests.paths import ROOT
 
 assert command_line  # registers what the YAMLs may ask for

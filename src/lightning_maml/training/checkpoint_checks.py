@@ -16,13 +16,13 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from lightning_maml.algorithms.likeness import differences, require_like
-from lightning_maml.algorithms.outer_loop import OuterLoop
-from lightning_maml.algorithms.own_files import forget_paths
 from lightning_maml.checkpoint_files import load_whole, reading, require_finite
+from lightning_maml.errors import SettingError, one_line
 from lightning_maml.inner_loops import Trajectory
-from lightning_maml.optimizers import step_scheduler
-from lightning_maml.settings import SettingError, one_line
+from lightning_maml.inner_loops.optimizers import step_scheduler
+from lightning_maml.training.likeness import differences, require_like
+from lightning_maml.training.outer_loop import OuterLoop
+from lightning_maml.training.own_files import forget_paths
 
 log = logging.getLogger(__name__)
 

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from tests.unit.training.test_outer_loop import ADAM, Repeat, inner_loop, trainer
 from torch import Tensor, nn
 
-from lightning_maml.algorithms import MAML, MetaSGD, OuterLoop
-from lightning_maml.algorithms.health import InnerLossWatch
+from lightning_maml.algorithms import MAML, MetaSGD
 from lightning_maml.episodes import Episodes
+from lightning_maml.errors import NonFiniteLossError, SettingError
 from lightning_maml.inner_loops import HigherLoop, Trajectory
-from lightning_maml.settings import NonFiniteLossError, SettingError
+from lightning_maml.training import OuterLoop
+from lightning_maml.training.health import InnerLossWatch
 from tests.tasks import classification, regression, small_conv4, small_mlp
-from tests.unit.algorithms.test_outer_loop import ADAM, Repeat, inner_loop, trainer
 
 
 def spoiled(field: str, task: int, value: float = torch.nan) -> Episodes:

@@ -8,8 +8,8 @@ import torch
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from lightning_maml.optimizers import rehearse
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
+from lightning_maml.inner_loops.optimizers import rehearse
 
 CPU = torch.device("cpu")
 

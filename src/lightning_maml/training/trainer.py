@@ -13,7 +13,7 @@ from pydantic import Field
 from pytorch_lightning.accelerators import AcceleratorRegistry
 
 from lightning_maml.arguments import Count, Natural, Positive, require
-from lightning_maml.settings import SettingError, is_of_library, refused
+from lightning_maml.errors import SettingError, is_of_library, refused
 
 log = logging.getLogger(__name__)
 

@@ -11,16 +11,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_maml.algorithms import metrics as metrics_of
-from lightning_maml.algorithms.health import InnerLossWatch, MetaBatch, first_failure
 from lightning_maml.algorithms.objectives import FinalLoss, ObjectiveSchedule
-from lightning_maml.algorithms.own_files import forget_paths
-from lightning_maml.algorithms.trainer_settings import check_interval, check_trainer_settings
 from lightning_maml.arguments import Count, Natural, Positive, checked
 from lightning_maml.episodes import Episodes
+from lightning_maml.errors import NonFiniteLossError, SettingError
 from lightning_maml.inner_loops import InnerLoop, Learner, Objective, Trajectory
-from lightning_maml.optimizers import make_optimizer, make_scheduler, step_scheduler
-from lightning_maml.settings import NonFiniteLossError, SettingError
+from lightning_maml.inner_loops.optimizers import make_optimizer, make_scheduler, step_scheduler
+from lightning_maml.training import metrics as metrics_of
+from lightning_maml.training.health import InnerLossWatch, MetaBatch, first_failure
+from lightning_maml.training.own_files import forget_paths
+from lightning_maml.training.trainer import check_interval, check_trainer_settings
 
 log = logging.getLogger(__name__)
 

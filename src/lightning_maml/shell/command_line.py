@@ -22,18 +22,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from lightning_maml import redaction, sweeps
-from lightning_maml.allocator import keep_freed_memory
-from lightning_maml.completion import complete_folders
+from lightning_maml import sweeps
+from lightning_maml.errors import NonFiniteLossError, SettingError, one_line, printable
 from lightning_maml.files import alone_in, is_no_room
-from lightning_maml.help_page import help_page, settings_page
-from lightning_maml.mishaps import mishap
-from lightning_maml.overrides import as_hydra_takes_them, quoted, translate_yamls, what_was_meant
 from lightning_maml.processes import overrides_of_rank, rank, several
-from lightning_maml.settings import NonFiniteLossError, SettingError, one_line, printable
+from lightning_maml.shell import redaction
+from lightning_maml.shell.allocator import keep_freed_memory
+from lightning_maml.shell.completion import complete_folders
+from lightning_maml.shell.help_page import help_page, settings_page
+from lightning_maml.shell.mishaps import mishap
+from lightning_maml.shell.overrides import as_hydra_takes_them, quoted, translate_yamls, what_was_meant
 from lightning_maml.sweeps import require_processes_from_outside as require_processes_from_outside
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 log = logging.getLogger(__name__)
 
 _TRACEBACKS = "LIGHTNING_MAML_TRACEBACKS"  # as HYDRA_FULL_ERROR was set by the person, for processes of a launcher too

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_maml.algorithms import MAML, OuterLoop, check_adaptation, check_network
+from lightning_maml.algorithms import MAML
 from lightning_maml.algorithms.objectives import FinalLoss, MultiStepLoss
 from lightning_maml.episodes import Episodes
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import HigherLoop
 from lightning_maml.models import normalize_by
-from lightning_maml.settings import SettingError
+from lightning_maml.training import OuterLoop, check_adaptation, check_network
 from tests.own_networks import Bag, Text, Wrapped
 from tests.tasks import classification
 

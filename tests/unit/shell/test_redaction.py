@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from lightning_maml import redaction
-from lightning_maml.redaction import keep_out, masked, refuse_typed
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
+from lightning_maml.shell import redaction
+from lightning_maml.shell.redaction import keep_out, masked, refuse_typed
 
 DOTENV = """
 DATASET_PATH=relative/data

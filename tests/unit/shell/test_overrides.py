@@ -8,8 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
-from lightning_maml import overrides
-from lightning_maml.settings import SettingError
+from lightning_maml.errors import SettingError
+from lightning_maml.shell import overrides
 
 
 @pytest.mark.parametrize(
