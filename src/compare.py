@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from lightning_maml.errors import one_line, printable
-from lightning_maml.shell import command_line, redaction
+from lightning_maml.shell.explanations import explain
 
 
 def main() -> None:
@@ -20,7 +20,6 @@ def main() -> None:
     arguments = parser.parse_args()
     if len(arguments.runs) < 2:
         parser.error("give at least two runs")
-    redaction.keep_out(command_line.ROOT / ".env")
     from matplotlib.backend_bases import FigureCanvasBase
     from rich.console import Console  # these take a second, and --help should not
 
@@ -33,7 +32,7 @@ def main() -> None:
         metric, differences = compare(arguments.runs)
         draw_comparison(metric, differences, arguments.output)
     except Exception as error:
-        line = command_line.explain(error) or (f"--output: {one_line(error)}" if isinstance(error, OSError) else None)
+        line = explain(error) or (f"--output: {one_line(error)}" if isinstance(error, OSError) else None)
         if line is None:
             raise
         sys.exit(f"error: {line}")

@@ -22,11 +22,11 @@ def main(cfg: DictConfig) -> None:
     from pathlib import Path  # with what follows, because torch takes seconds and --help should not
 
     from lightning_maml.data import MetaDataModule, draw_samples, summary
-    from lightning_maml.shell.configuration import check_settings
+    from lightning_maml.shell.configuration import build, check_settings
 
     check_settings(cfg, group="data")
     anew = {"refresh": cfg.refresh} if cfg.refresh else {}
-    datamodule: MetaDataModule = hydra.utils.instantiate(cfg.data.datamodule, **anew)
+    datamodule: MetaDataModule = build(cfg.data.datamodule, **anew)
     datamodule.setup()
     log.info("\n%s", summary(datamodule))
     path = Path(HydraConfig.get().runtime.output_dir) / f"samples.{cfg.pictures.format}"

@@ -1,14 +1,11 @@
 """Meta-train a learner on few-shot tasks and meta-test it: python src/run.py KEY=VALUE …"""
 
-from functools import partial
-from typing import Any
-
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from lightning_maml.shell import command_line, redaction
-from lightning_maml.sweeps import overrides_as_typed
+from lightning_maml import sweeps
+from lightning_maml.shell import command_line
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="default")
@@ -17,54 +14,49 @@ def main(cfg: DictConfig) -> float | None:
     """One run. Returns the best value of the monitored metric, for sweepers to optimize."""
     # Imported here, because torch takes seconds and --help should not.
     from lightning_maml.callbacks import announce, begin_logging, conclude, end_logging
-    from lightning_maml.data import MetaDataModule, headline
+    from lightning_maml.data import headline
     from lightning_maml.few_shot import Recipe
-    from lightning_maml.inner_loops.optimizers import rehearse
-    from lightning_maml.models import normalize_by
-    from lightning_maml.shell.configuration import check_settings
+    from lightning_maml.shell.configuration import build, build_each, check_settings
+    from lightning_maml.shell.recording import recorded
     from lightning_maml.training import (
-        OuterLoop,
         check_adaptation,
         check_checkpoint,
-        check_network,
         make_trainer,
+        prepare_network,
         read_checkpoint,
     )
 
-    # What can be checked without data comes first: nothing is downloaded or prepared for a run that cannot work.
-    check_settings(cfg)
-    ckpt_path = cfg.train.ckpt_path
+    check_settings(cfg)  # before anything is downloaded or prepared for a run that cannot work
+    ckpt_path, run = cfg.train.ckpt_path, HydraConfig.get().runtime
     if ckpt_path is not None or not cfg.train.fit:
         read_checkpoint(ckpt_path)
-    command_line.seed_everything(cfg.train.seed)
-    command_line.set_matmul_precision(cfg.train.matmul_precision)
-    callbacks = [hydra.utils.instantiate(node) for node in cfg.train.callbacks.values() if node is not None]
-    if OmegaConf.select(cfg, "train.early_stopping.patience") is not None:
-        callbacks.append(hydra.utils.instantiate(cfg.train.early_stopping))
-    best, last = (hydra.utils.instantiate(cfg.train.checkpoint[name]) for name in ("best", "last"))
-    loggers = [hydra.utils.instantiate(node) for node in cfg.logging.values() if node is not None]
-    run = HydraConfig.get().runtime
+    command_line.seed_everything(cfg.train.seed, cfg.train.matmul_precision)
+    nodes = (
+        cfg.train.checkpoint.best,
+        cfg.train.checkpoint.last,
+        *cfg.train.callbacks.values(),
+        cfg.train.early_stopping,
+    )
+    best, last, *callbacks = build_each(*nodes)
+    loggers = build_each(*cfg.logging.values())
     trainer = make_trainer(cfg.train.pl_trainer, run.output_dir, logger=loggers, callbacks=[*callbacks, best, last])
-    command_line.require_processes_from_outside(trainer)
-    around: partial[OuterLoop] = hydra.utils.instantiate(cfg.algorithm, learner=None, _partial_=True)
-    rehearse(around.keywords["outer_optimizer"], around.keywords["lr_scheduler"], trainer.strategy.root_device)
+    sweeps.require_processes_from_outside(trainer)
+    make_algorithm = build(cfg.algorithm, learner=None, _partial_=True)
 
-    datamodule: MetaDataModule = hydra.utils.instantiate(cfg.data.datamodule)
+    datamodule = build(cfg.data.datamodule)
     datamodule.require_divisible_by(trainer.world_size)
-    built: dict[str, Any] = {"input_shape": datamodule.input_shape, "num_outputs": datamodule.num_outputs}
-    network, example = hydra.utils.instantiate(cfg.model.torch_module, **built), datamodule.example("train")
-    check_network(network, example.support_x[0], datamodule.num_outputs)
-    batch_norm = normalize_by(network, cfg.model.batch_norm)
-    learner = hydra.utils.instantiate(cfg.algorithm.learner, network=network)
+    example, num_outputs = datamodule.example("train"), datamodule.num_outputs
+    network = build(cfg.model.torch_module, input_shape=datamodule.input_shape, num_outputs=num_outputs)
+    batch_norm = prepare_network(network, example, num_outputs, cfg.model.batch_norm)
+    learner = build(cfg.algorithm.learner, network=network)
     datamodule.require_tasks_for(any_ways=learner.any_ways)
-    algorithm = around(learner=learner)
+    algorithm = make_algorithm(learner=learner)
     check_adaptation(algorithm, example)
-    config: Any = redaction.masked(OmegaConf.to_container(cfg, resolve=True))
-    seen = {"data": run.choices["data"], "brightness": float(example.support_x.float().mean())}
-    algorithm.recipe = Recipe.of(config, **built, **seen, batch_norm=batch_norm).plain()
+    config = recorded(cfg)
+    algorithm.recipe = Recipe.of(config, example, num_outputs, run.choices["data"], batch_norm).plain()
     if ckpt_path is not None:
         check_checkpoint(ckpt_path, algorithm, trainer, trains=cfg.train.fit)
-    choices, overrides = dict(run.choices), overrides_as_typed(HydraConfig.get())
+    choices, overrides = dict(run.choices), sweeps.overrides_as_typed(HydraConfig.get())
     announce(trainer, algorithm, headline(datamodule), choices, run.output_dir, batch_norm)
     succeeded = False
     try:

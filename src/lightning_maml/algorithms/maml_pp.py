@@ -30,7 +30,7 @@ class MAMLPlusPlus(MAML):
         norms_per_step: whether γ and β are per step and not adapted; if not, they adapt as everything else does.
     """
 
-    @checked("algorithm.learner")
+    @checked
     def __init__(
         self,
         network: nn.Module,

@@ -20,7 +20,7 @@ class MetaSGD(MAML):
         step_size: where every α starts.
     """
 
-    @checked("algorithm.learner")
+    @checked
     def __init__(self, network: nn.Module, step_size: float) -> None:
         super().__init__(network)
         self.step_sizes = nn.ParameterDict(

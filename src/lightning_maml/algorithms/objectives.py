@@ -1,11 +1,12 @@
 """What a method asks for along the trajectory, as a function of how far meta-training is."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lightning_maml.arguments import Natural, NotNegative, checked
 from lightning_maml.inner_loops import Objective
 
 
+@runtime_checkable
 class ObjectiveSchedule(Protocol):
     """The objective of a meta-update."""
 
@@ -21,7 +22,7 @@ class FinalLoss:
         first_order: take the inner gradients as constants.
     """
 
-    @checked("algorithm.objective")
+    @checked
     def __init__(self, first_order: bool = False) -> None:
         self._first_order = first_order
 
@@ -53,7 +54,7 @@ class MultiStepLoss:
         SettingError: if a number is negative.
     """
 
-    @checked("algorithm.objective")
+    @checked
     def __init__(self, multi_step_updates: Natural = 0, first_order_updates: Natural = 0) -> None:
         self.multi_step_updates = multi_step_updates
         self.first_order_updates = first_order_updates
@@ -89,7 +90,7 @@ class DomainGeneralizationLoss:
         SettingError: if `beta` is negative.
     """
 
-    @checked("algorithm.objective")
+    @checked
     def __init__(self, beta: NotNegative = 1.0, first_order: bool = False) -> None:
         self._beta = beta
         self._first_order = first_order

@@ -27,7 +27,7 @@ class R2D2(FeatureLearner):
         SettingError: if the network has no body and no linear head, or λ is not positive.
     """
 
-    @checked("algorithm.learner")
+    @checked
     def __init__(self, network: nn.Module, ridge: Positive = 1.0, scale: float = 10.0) -> None:
         super().__init__(network)
         self.log_ridge = nn.Parameter(torch.tensor(float(ridge)).log())

@@ -106,7 +106,7 @@ class Checkpoint(ModelCheckpoint):
         SettingError: if `every_n_steps` is no number of at least 1, or `filename` no name of a single file.
     """
 
-    @checked("train.checkpoint")
+    @checked
     def __init__(
         self,
         dirpath: str,

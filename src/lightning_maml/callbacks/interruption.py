@@ -42,7 +42,7 @@ class Interruption(pl.Callback):
         SettingError: if `requeue_code` is no number from 1.
     """
 
-    @checked("train.callbacks.interruption")
+    @checked
     def __init__(self, run_dir: str, requeue_code: Count = 75) -> None:
         self._last = Path(run_dir) / "checkpoints" / "last.ckpt"
         self._code = requeue_code

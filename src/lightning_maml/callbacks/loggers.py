@@ -21,7 +21,6 @@ from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 from lightning_maml.callbacks.announcements import program, shown
 from lightning_maml.checkpoint_files import load_whole, reading
 from lightning_maml.errors import SettingError
-from lightning_maml.shell.redaction import masked
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ class WandB(WandbLogger):
         )
         settings["tags"] = [*(settings.get("tags") or ()), *filter(None, os.environ.get("WANDB_TAGS", "").split(","))]
         run_id = before["id"] if self._goes_on else id
-        super().__init__(save_dir=save_dir, mode=self._mode, settings=own, id=run_id, **masked(settings))
+        super().__init__(save_dir=save_dir, mode=self._mode, settings=own, id=run_id, **settings)
         del self._wandb_init["anonymous"]  # W&B warns of it, whatever it is
 
     @rank_zero_only

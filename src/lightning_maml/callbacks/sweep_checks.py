@@ -6,7 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from lightning_maml.errors import SettingError, one_line, require_at_least
+from lightning_maml.arguments import Count, require
+from lightning_maml.errors import SettingError, one_line
 
 
 def check_sweep(config: DictConfig) -> None:
@@ -36,7 +37,7 @@ def check_sweep(config: DictConfig) -> None:
 
 def _check_search(sweeper: Any) -> None:
     """Optuna's: how many trials, what is better, and where they are kept."""
-    require_at_least(1, hydra__sweeper__n_trials=sweeper.n_trials)
+    require("n_trials", sweeper.n_trials, Count)
     if sweeper.direction not in ("minimize", "maximize"):
         raise SettingError("hydra.sweeper.direction", sweeper.direction, "give minimize or maximize")
     if sweeper.get("storage"):

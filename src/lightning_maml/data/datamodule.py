@@ -78,7 +78,7 @@ class MetaDataModule(pl.LightningDataModule):
             too few for `nway` and `kshot`.
     """
 
-    @checked(PREFIX)
+    @checked
     def __init__(
         self,
         datasets: Mapping[str, Any],

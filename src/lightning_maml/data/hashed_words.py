@@ -21,7 +21,7 @@ class HashedWords:
     Source: Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning".
     """
 
-    @checked("data.datamodule.transforms")
+    @checked
     def __init__(self, length: Count, vocabulary: Count) -> None:
         self._length = length
         self._words = max(vocabulary - 1, 1)

@@ -49,7 +49,7 @@ class ImageFolder(CombinationMetaDataset):  # type: ignore[misc]
         SettingError: if the folder is missing or holds no classes, or a file is no image.
     """
 
-    @checked("data")
+    @checked
     def __init__(
         self,
         root: str,

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from lightning_maml.arguments import Count, Natural, require
 from lightning_maml.data.generators import SPLITS
-from lightning_maml.errors import SettingError, require_at_least
+from lightning_maml.errors import SettingError
 
 PREFIX = "data.datamodule"
 
@@ -40,7 +41,7 @@ def per_split(name: str, value: Any, *, minimum: int) -> dict[str, int]:
     values = {split: value[split] if isinstance(value, Mapping) else value for split in SPLITS}
     for split, one in values.items():
         suffix = f".{split}" if isinstance(value, Mapping) else ""
-        require_at_least(minimum, **{f"{PREFIX}.{name}{suffix}": one})
+        require(f"{PREFIX}.{name}{suffix}", one, Natural if minimum == 0 else Count)
     return values
 
 

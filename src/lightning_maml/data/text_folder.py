@@ -31,7 +31,7 @@ class TextFolder(CombinationMetaDataset):  # type: ignore[misc]
         SettingError: if the folder is missing or holds no classes, or a file is not UTF-8 or has no text.
     """
 
-    @checked("data")
+    @checked
     def __init__(
         self,
         root: str,

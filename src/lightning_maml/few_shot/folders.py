@@ -44,7 +44,7 @@ def read_query(query: Sequence[str], classes: Container[str]) -> tuple[list[Path
     truth: list[str | None] = []
     for one in query:
         path = Path(one).expanduser()
-        if path.is_dir():
+        if is_folder(path):
             for folder in (path, *_folders(path, "query")):
                 found = image_files(folder, "query")
                 images += found

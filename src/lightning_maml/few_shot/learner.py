@@ -8,10 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_maml.arguments import require
+from lightning_maml.arguments import Natural, require
 from lightning_maml.checkpoint_files import load_whole, reading, require_finite
 from lightning_maml.episodes import Task
-from lightning_maml.errors import SettingError, one_line, require_at_least
+from lightning_maml.errors import SettingError, one_line
 from lightning_maml.few_shot.classifier import Classifier, Label
 from lightning_maml.few_shot.devices import Device, find_device
 from lightning_maml.few_shot.preprocessing import ImageLike, Preprocessing
@@ -135,7 +135,7 @@ class FewShotLearner:
         classes = sorted(set(labels), key=lambda label: (isinstance(label, str), label))
         self._require_ways(len(classes))
         steps = self.recipe.steps if steps is None else steps
-        require_at_least(0, steps=steps)
+        require("steps", steps, Natural)
         if steps and not self._learner.adapts_by_gradient:
             raise SettingError("steps", steps, "this method does not adapt by gradient; give 0")
         require("invert", invert, bool | Literal["auto"])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_maml.checkpoint_files import require_few
+from lightning_maml.episodes import Episodes
 from lightning_maml.errors import SettingError, one_line
 from lightning_maml.inner_loops import InnerLoop, Learner
 from lightning_maml.models import BatchNorm, materialize, normalize_by
@@ -58,16 +59,9 @@ class Recipe:
 
     @classmethod
     def of(
-        cls,
-        config: Mapping[str, Any],
-        *,
-        input_shape: Sequence[int],
-        num_outputs: int,
-        data: str,
-        batch_norm: BatchNorm | None = None,
-        brightness: float = math.inf,
+        cls, config: Mapping[str, Any], example: Episodes, num_outputs: int, data: str, batch_norm: BatchNorm | None
     ) -> "Recipe":
-        """From a run's resolved configuration, and what its data have decided."""
+        """Return a run's, from its configuration in plain values, a meta-batch, and what its data have decided."""
         algorithm = config["algorithm"]
         steps = algorithm["eval_inner_steps"]
         transforms = config["data"]["datamodule"].get("transforms") or []
@@ -76,12 +70,12 @@ class Recipe:
             learner=algorithm["learner"],
             inner_loop=config["inner_loop"],
             transforms=transforms["test"] if isinstance(transforms, Mapping) else transforms,
-            input_shape=list(input_shape),
+            input_shape=list(example.support_x.shape[2:]),
             num_outputs=num_outputs,
             steps=algorithm["num_inner_steps"] if steps is None else steps,
             data=data,
             batch_norm=batch_norm or "",
-            brightness=brightness,
+            brightness=float(example.support_x.float().mean()),
         )
 
     @property

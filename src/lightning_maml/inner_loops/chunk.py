@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -13,6 +13,7 @@ from lightning_maml.inner_loops.contracts import Learner, Parameters, adapting
 from lightning_maml.inner_loops.layers import FastLayers
 
 
+@runtime_checkable
 class Chunk(Protocol):
     """A few tasks whose φ are held together; every answer is a differentiable function of its arguments."""
 

@@ -6,7 +6,7 @@ Nothing here knows Lightning, Hydra or any particular method.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -143,6 +143,7 @@ class Trajectory(NamedTuple):
         return cls(*(None if values[0] is None else torch.cat(values) for values in fields))  # type: ignore[arg-type]
 
 
+@runtime_checkable
 class InnerLoop(Protocol):
     """Adapts to each task of a meta-batch; how the outer gradient is computed is its only secret."""
 

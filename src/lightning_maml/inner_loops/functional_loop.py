@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_maml.arguments import Count, checked
+from lightning_maml.arguments import Count, Natural, checked, require
 from lightning_maml.episodes import Episodes, Task
-from lightning_maml.errors import SettingError, require_at_least
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops.chunk import Chunk, ManyTasks, SingleTask
 from lightning_maml.inner_loops.contracts import Learner, Objective, Parameters, TaskRecord, Trajectory, stack_records
 from lightning_maml.inner_loops.failures import copied, place_of, told_in_one_line, twice_differentiable
@@ -45,7 +45,7 @@ class FunctionalLoop(ABC):
         vectorized: whether the tasks of a chunk are computed at once; if not, chunks are single tasks.
     """
 
-    @checked("inner_loop")
+    @checked
     def __init__(
         self, inner_optimizer: Callable[..., Optimizer], chunk_size: ChunkSize = "auto", *, vectorized: bool
     ) -> None:
@@ -65,7 +65,7 @@ class FunctionalLoop(ABC):
         Raises:
             SettingError: if `steps` is negative, or the network is not made for this loop, and is for `HigherLoop`.
         """
-        require_at_least(0, algorithm__num_inner_steps=steps)
+        require("num_inner_steps", steps, Natural)
         if objective is not None:
             objective.require_within(steps)
 
@@ -114,7 +114,7 @@ class FunctionalLoop(ABC):
 
     def adapt(self, learner: Learner, task: Task, *, steps: int) -> dict[str, Tensor]:
         """See `InnerLoop`."""
-        require_at_least(0, algorithm__eval_inner_steps=steps)
+        require("eval_inner_steps", steps, Natural)
         adaptation = Adaptation(learner, self._sgd, Objective({}, {}), steps)
         meta = {name: theta.detach() for name, theta in learner.meta_parameters().items()}
         with torch.enable_grad(), twice_differentiable():

@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_maml.arguments import Natural, require
 from lightning_maml.episodes import Episodes, Task
-from lightning_maml.errors import SettingError, require_at_least
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops.contracts import (
     Learner,
     Objective,
@@ -57,7 +58,7 @@ class HigherLoop:
         Raises:
             SettingError: if `steps` is negative, or the network can be differentiated once and not twice.
         """
-        require_at_least(0, algorithm__num_inner_steps=steps)
+        require("num_inner_steps", steps, Natural)
         if objective is not None:
             objective.require_within(steps)
 
@@ -98,7 +99,7 @@ class HigherLoop:
 
     def adapt(self, learner: Learner, task: Task, *, steps: int) -> dict[str, Tensor]:
         """See `InnerLoop`."""
-        require_at_least(0, algorithm__eval_inner_steps=steps)
+        require("eval_inner_steps", steps, Natural)
         meta = {name: theta.detach() for name, theta in learner.meta_parameters().items()}
         with torch.enable_grad(), twice_differentiable():
             record = TaskRecord.empty(steps)

@@ -58,7 +58,7 @@ class ImplicitLoop(FunctionalLoop):
         SettingError: for another inner optimizer, or a setting out of its range.
     """
 
-    @checked("inner_loop")
+    @checked
     def __init__(
         self,
         inner_optimizer: Callable[..., Optimizer],

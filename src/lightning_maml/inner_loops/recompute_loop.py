@@ -40,7 +40,7 @@ class RecomputeLoop(FunctionalLoop):
     differentiation" (checkpointing).
     """
 
-    @checked("inner_loop")
+    @checked
     def __init__(
         self,
         inner_optimizer: Callable[..., Optimizer],

@@ -7,9 +7,9 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_maml.arguments import Count, checked
+from lightning_maml.arguments import Count, checked, require
 from lightning_maml.episodes import Episodes, Task, copy_to
-from lightning_maml.errors import SettingError, require_at_least
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops.contracts import Learner, Objective, TaskRecord, Trajectory, stack_records
 from lightning_maml.inner_loops.higher_loop import HigherLoop
 
@@ -33,7 +33,7 @@ class ReptileLoop(HigherLoop):
         SettingError: if `batch_size` is less than one; when it is called to train, if there are no inner steps.
     """
 
-    @checked("inner_loop")
+    @checked
     def __init__(self, inner_optimizer: Callable[..., Optimizer], batch_size: Count | None = None) -> None:
         super().__init__(inner_optimizer)
         self._batch_size = batch_size
@@ -47,7 +47,7 @@ class ReptileLoop(HigherLoop):
         if not learner.adapts_by_gradient:
             remedy = "it learns from adaptation alone, and this method does not adapt by gradient; use higher"
             raise SettingError("inner_loop", "reptile", remedy)
-        require_at_least(1, algorithm__num_inner_steps=steps)
+        require("num_inner_steps", steps, Count)
         meta = {name: theta.detach().requires_grad_() for name, theta in learner.meta_parameters().items()}
         sums = {name: torch.zeros_like(theta) for name, theta in meta.items()}
         records = []

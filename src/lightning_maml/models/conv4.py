@@ -38,7 +38,7 @@ class Conv4(nn.Module):
         SettingError: if a size is not positive, or the image is too small for that many blocks.
     """
 
-    @checked("model.torch_module")
+    @checked
     def __init__(
         self,
         input_shape: Sequence[int],

@@ -22,7 +22,7 @@ class MLP(nn.Module):
         SettingError: if a hidden size is not positive.
     """
 
-    @checked("model.torch_module")
+    @checked
     def __init__(self, input_shape: Sequence[int], num_outputs: int, hidden_sizes: Sequence[Count] = (40, 40)) -> None:
         super().__init__()
         sizes = [prod(input_shape), *hidden_sizes]

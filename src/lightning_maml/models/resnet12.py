@@ -34,7 +34,7 @@ class ResNet12(nn.Module):
     Shapes: images [samples, channels, height, width] of at least 16×16 pixels for four blocks.
     """
 
-    @checked("model.torch_module")
+    @checked
     def __init__(
         self,
         input_shape: Sequence[int],

@@ -26,7 +26,7 @@ class TextCNN(nn.Module):
         SettingError: if inputs are no texts of `max(widths)` ids at least.
     """
 
-    @checked("model.torch_module")
+    @checked
     def __init__(
         self,
         input_shape: Sequence[int],

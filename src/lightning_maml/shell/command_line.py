@@ -5,10 +5,10 @@ Imports nothing heavy, so that `--help` answers at once.
 
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import wraps
 from io import TextIOWrapper
 from math import ceil, prod
@@ -17,194 +17,190 @@ from typing import Any, NoReturn
 
 from dotenv import load_dotenv
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from lightning_maml import sweeps
-from lightning_maml.errors import NonFiniteLossError, SettingError, one_line, printable
-from lightning_maml.files import alone_in, is_no_room
+from lightning_maml.errors import SettingError, one_line, printable
+from lightning_maml.files import alone_in
 from lightning_maml.processes import overrides_of_rank, rank, several
-from lightning_maml.shell import redaction
 from lightning_maml.shell.allocator import keep_freed_memory
 from lightning_maml.shell.completion import complete_folders
+from lightning_maml.shell.explanations import explain
 from lightning_maml.shell.help_page import help_page, settings_page
-from lightning_maml.shell.mishaps import mishap
-from lightning_maml.shell.overrides import as_hydra_takes_them, quoted, translate_yamls, what_was_meant
-from lightning_maml.sweeps import require_processes_from_outside as require_processes_from_outside
+from lightning_maml.shell.overrides import CONF, as_hydra_takes_them, quoted, translate_yamls
+from lightning_maml.shell.yamls import check_yamls
 
 ROOT = Path(__file__).resolve().parents[3]
 log = logging.getLogger(__name__)
 
 _TRACEBACKS = "LIGHTNING_MAML_TRACEBACKS"  # as HYDRA_FULL_ERROR was set by the person, for processes of a launcher too
-_task_began = False
-_debug = False  # whether train.debug asks for tracebacks
+_cfg: DictConfig | None = None  # of the task that runs
 
 
 def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
     """Run a function decorated by `hydra.main`; a mistake of the user's ends it with one line and exit code 1.
 
-    `paths` are settings whose values are files or folders, and may hold any character.
-
     `HYDRA_FULL_ERROR=1` or `train.debug=true` shows the traceback too. Any other exception is shown whole: it is a bug,
     ours or that of the code being tried out.
+
+    Args:
+        main: the decorated function.
+        paths: settings whose values are files or folders, and may hold any character.
     """
     asked = "1" if "train.debug=true" in sys.argv else os.environ.get("HYDRA_FULL_ERROR", "0")
     os.environ.setdefault(_TRACEBACKS, asked)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on rather than printing them
+    logging.raiseExceptions = False  # a full disk, or nobody who reads, is told once, where the run ends
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a pipe of Windows takes no θ
-    load_dotenv(ROOT / ".env")
-    redaction.keep_out(ROOT / ".env")
-    if rank() == 0:
-        redaction.warn_of_readers(ROOT / ".env")
     complete_folders()
     try:
-        redaction.refuse_typed(sys.argv[1:])
+        _load_dotenv()
+        check_yamls([CONF, *_folders_given(sys.argv)])
         sys.argv[1:] = as_hydra_takes_them(quoted(sys.argv[1:], paths))
         if several() and "hydra=optuna" in sys.argv:
             remedy = "each process would search for itself; have hydra/launcher=submitit_slurm start those of a trial"
             raise SettingError("hydra", "optuna", remedy)
         sys.argv += overrides_of_rank(sys.argv[1:])
         main()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)  # Ctrl-C before training began; Lightning handles it from then on
+    except BrokenPipeError:  # nobody reads any more, as in `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if sweeps.at_end:
-            _end_sweep(error)
-        elif not (isinstance(error, BrokenPipeError) and _nobody_reads("\n")):
-            _refuse(error)
+            error.add_note("the sweep was not finished; start it again with its hydra.sweep.dir")
+        _refuse(error)
     finally:
         sweeps.end()
-        _nobody_reads()
     if sweeps.unfinished:
-        lines = [*sweeps.unfinished[:3], *(["… (summary.md has all)"] if len(sweeps.unfinished) > 3 else [])]
-        print(
-            f"error: {len(sweeps.unfinished)} of the sweep's jobs did not finish: {'; '.join(lines)}", file=sys.stderr
-        )
+        shown = [*sweeps.unfinished[:3], *(["… (summary.md has all)"] if len(sweeps.unfinished) > 3 else [])]
+        number = len(sweeps.unfinished)
+        print(f"error: {number} of the sweep's jobs did not finish: {'; '.join(shown)}", file=sys.stderr)
         sys.exit(1)
 
 
-def _nobody_reads(last_words: str = "") -> bool:
-    """Whether the reader of the output has gone, as in `--help | head`, before `last_words` or what came before them;
-    they are then dropped."""
+def _load_dotenv() -> None:
+    """Read `.env`, and warn where others on this machine may read it too."""
+    path = ROOT / ".env"
     try:
-        sys.stdout.write(last_words)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        load_dotenv(path)
+    except UnicodeDecodeError as error:
+        raise SettingError(str(path), f"byte {error.start}", "this file is UTF-8; save it as that") from error
+    if rank() == 0 and os.name == "posix" and path.is_file() and path.stat().st_mode & 0o077:
+        print(f"warning: others on this machine may read {path}: chmod 600 {path}", file=sys.stderr)
+
+
+def _folders_given(arguments: Sequence[str]) -> list[Path]:
+    """Return the folders of YAMLs that the command line names."""
+    options = ("--config-dir", "-cd", "--config-path", "-cp")
+    named = [(one, after) for one, after in zip(arguments, [*arguments[1:], ""], strict=True)]
+    given = [after for one, after in named if one in options]
+    given += [one.partition("=")[2] for one in arguments if one.startswith(options) and "=" in one]
+    return [Path(one) for one in given if one]
+
+
+def forget() -> None:
+    """Forget the task that ran, for a process that runs another."""
+    global _cfg
+    _cfg = None
 
 
 def errors_in_one_line(task: Callable[[DictConfig], float | None]) -> Callable[[DictConfig], float | None]:
-    """Decorates the task function: a mistake of the user's is one line; in a sweep, no error ends the others."""
+    """Decorate the task function: a mistake of the user's is one line; in a sweep, no error ends the others."""
 
     @wraps(task)
     def wrapped(cfg: DictConfig) -> float | None:
-        global _task_began, _debug
-        _task_began = True
-        _debug = OmegaConf.select(cfg, "train.debug") is True
+        global _cfg
+        _cfg = deepcopy(cfg)  # Hydra resolves what it builds, and then nothing says where a value was typed
         _prepare_process()
 
-        def masked_task(cfg: DictConfig) -> float | None:
-            redaction.mask_configuration()
+        def translated(cfg: DictConfig) -> float | None:
             translate_yamls(cfg)
             return task(cfg)
 
         if sweeps.in_sweep():
-            return sweeps.run_as_job(masked_task, cfg, _log)
+            return sweeps.run_as_job(translated, cfg, _log)
         try:
             folder = Path(HydraConfig.get().runtime.output_dir)
             with alone_in(folder):
                 sweeps.go_on_from_last(cfg, folder, began=False)
-                return masked_task(cfg)
+                return translated(cfg)
         except Exception as error:
             _refuse(error)
 
     return wrapped
 
 
+# Third parties' warnings that say nothing here, each with the reason.
+_WARNINGS: tuple[tuple[str, str], ...] = (
+    (r"`isinstance\(treespec, LeafSpec\)` is deprecated", "Lightning 2.6 on torch 2.15; nothing here to mend"),
+    (r"The '\w+' does not have many workers", "how many pay depends on the data, and conf/data decides"),
+    (r"GPU available but not used", "train.pl_trainer.accelerator=auto leaves Apple's alone on purpose"),
+    (r"Image size \(\d+ pixels\) exceeds limit", "such images are refused in one line"),
+    (r"Detected pickle protocol \d+ in the checkpoint", "such checkpoints are refused in one line"),
+    (r"Differentiable RMSprop suffers from gradient correctness issues", "its gradients equal finite differences"),
+)
+
+
 def _prepare_process() -> None:
-    """What every process needs that runs a task, those of a launcher included."""
-    redaction.keep_out(ROOT / ".env")
+    """Set up a process that runs a task, those of a launcher included."""
     keep_freed_memory()
     if str(ROOT / "src") not in sys.path:
         sys.path.insert(0, str(ROOT / "src"))  # where people put their own modules
     if rank():
         logging.disable(logging.INFO)  # the first process speaks for all
-    # Lightning 2.6 asks PyTorch's pytrees what a leaf is in a way that torch 2.15 deprecates; nothing here to mend.
-    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-    # How many workers pay depends on the data, not on the number of cores; conf/data decides.
-    warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
-    # Apple's is not, on purpose: train.pl_trainer.accelerator=auto leaves it alone.
-    warnings.filterwarnings("ignore", message=r"GPU available but not used")
-    # Such images, and such checkpoints, are refused in one line.
-    warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
-    warnings.filterwarnings("ignore", message=r"Detected pickle protocol \d+ in the checkpoint")
+    for message, _ in _WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
     # higher's source, read for the first time: pip compiles it beforehand, uv does not.
     warnings.filterwarnings("ignore", category=SyntaxWarning, module=r".*\bhigher\b")
-    # It does not: its outer gradients equal finite differences (tests/unit/inner_loops).
-    warnings.filterwarnings("ignore", message=r"Differentiable RMSprop suffers from gradient correctness issues")
     # W&B 0.31 closes it, and Python 3.14 closes it again when it exits.
     metrics = logging.getLogger("opentelemetry.sdk.metrics._internal")
     metrics.addFilter(lambda record: record.msg != "shutdown can only be called once")
 
 
-def _end_sweep(error: Exception) -> NoReturn:
-    """End a sweep whose launcher or sweeper has given up, e.g. because a job's process was killed: no job's own error
-    comes here."""
-    try:
-        sweeps.end()
-    except OSError as another:
-        if not is_no_room(another):
-            raise
-    if _show_tracebacks():
-        raise error
-    reason = explain(error) or f"{type(error).__name__}: {one_line(error)[:300]}"
-    print(f"error: the sweep was not finished: {reason}; start it again with its hydra.sweep.dir", file=sys.stderr)
-    sys.exit(1)
-
-
 def _show_tracebacks() -> bool:
-    return _debug or os.environ.get(_TRACEBACKS, "0") != "0"
+    debug = _cfg is not None and OmegaConf.select(_cfg, "train.debug") is True
+    return debug or os.environ.get(_TRACEBACKS, "0") != "0"
 
 
 def _log(error: Exception) -> str:
-    """Log the error of a sweep's job, which does not end the others; returns it in one line."""
-    line = explain(error)
+    """Log the error of a sweep's job, which does not end the others; return it in one line."""
+    line = explain(error, _cfg)
     log.error("error: %s", line or one_line(error), exc_info=line is None or _show_tracebacks())
-    return str(redaction.masked(line or f"{type(error).__name__}: {one_line(error)}"))
+    return line or f"{type(error).__name__}: {one_line(error)}"
 
 
 def _refuse(error: Exception) -> NoReturn:
     """End with one line for a mistake of the user's; raise anything else again."""
-    line = explain(error)
-    if line is None and isinstance(error, OSError) and not _task_began:  # Hydra makes the folder before
+    line = explain(error, _cfg)
+    if line is None and isinstance(error, OSError) and _cfg is None:  # Hydra makes the folder before the task begins
         line = (
             f"the run's folder cannot be made ({error.strerror}: {printable(error.filename)}); "
             "give another by hydra.run.dir=FOLDER (src/adapt.py: output=FOLDER)"
         )
     if line is None or _show_tracebacks():
         raise error
+    line = "; ".join([line, *getattr(error, "__notes__", [])])
     print(f"process {rank()}: error: {line}" if rank() else f"error: {line}", file=sys.stderr)
     sys.exit(1)
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch, and the workers of data loaders."""
-    import pytorch_lightning as pl
+def seed_everything(seed: int, matmul_precision: str = "highest") -> None:
+    """Seed Python, NumPy, torch and the workers of data loaders, and set how exact a GPU computes.
 
-    pl.seed_everything(seed, workers=True, verbose=False)
-
-
-def set_matmul_precision(precision: str) -> None:
-    """How exact float32 products and convolutions are on a GPU: "highest", "high" (TF32) or "medium" (bfloat16)."""
+    Args:
+        seed: at least 0.
+        matmul_precision: of float32 products on a GPU: "highest", "high" (TF32) or "medium" (bfloat16).
+    """
+    import pytorch_lightning as pl  # these take seconds, and --help should not
     import torch
 
-    torch.set_float32_matmul_precision(precision)
-    torch.backends.cudnn.allow_tf32 = precision != "highest"
+    pl.seed_everything(seed, workers=True, verbose=False)
+    torch.set_float32_matmul_precision(matmul_precision)
+    torch.backends.cudnn.allow_tf32 = matmul_precision != "highest"
 
 
 def _meta_updates(share: float = 1, *, _root_: Any) -> int:
@@ -234,38 +230,3 @@ OmegaConf.register_new_resolver("if", lambda condition, then, otherwise: then if
 OmegaConf.register_new_resolver("sweep", sweeps.name_of_sweep, replace=True)
 OmegaConf.register_new_resolver("resumed", sweeps.resumed, replace=True)
 OmegaConf.register_new_resolver("job_folder", sweeps.job_folder, replace=True)
-
-
-def explain(error: BaseException) -> str | None:
-    """One line for a mistake of the user's; None for anything else."""
-    chain = [error]
-    while (cause := chain[-1].__cause__) is not None:
-        chain.append(cause)
-    for one in chain:
-        if isinstance(one, SettingError | NonFiniteLossError):
-            return one_line(one)
-        if (line := what_was_meant(one) or mishap(one)) is not None:
-            return line
-        if type(one).__name__ == "MisconfigurationException":  # Lightning's; importing it takes seconds
-            node = re.search(r"full_key: ([\w.]+)", str(error))
-            return f"{node[1]}: {one_line(one)}" if node is not None else one_line(one)
-        if isinstance(one, MemoryError) or _asks_for_memory(one):
-            return f"there is not enough memory ({one_line(one)[:200]}); choose smaller sizes"
-    if isinstance(error, InstantiationException) and not _is_about_the_yaml(chain[-1]):
-        return None
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return "; ".join(dict.fromkeys(one_line(one) for one in chain))
-    return None
-
-
-def _asks_for_memory(error: BaseException) -> bool:
-    """Whether PyTorch could not have what it asked for, of the machine's memory or an accelerator's."""
-    return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator: " in str(error)
-
-
-def _is_about_the_yaml(error: BaseException) -> bool:
-    """Whether building an object failed for what its YAML says: a wrong `_target_`, an unknown or missing argument.
-    Anything else that a constructor raises is a bug in it."""
-    if isinstance(error, TypeError):
-        return re.search(r"unexpected keyword argument|missing \d+ required", str(error)) is not None
-    return isinstance(error, HydraException | OmegaConfBaseException | ImportError)

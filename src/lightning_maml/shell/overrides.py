@@ -16,6 +16,7 @@ from lightning_maml.errors import SettingError, one_line
 CONF = Path(__file__).resolve().parents[3] / "conf"
 _PATHS = ("train.ckpt_path", "data.root", "data.datamodule.cache_dir", "hydra.run.dir", "hydra.sweep.dir")
 _CLOSE = 0.7  # as difflib measures: to max_epoch, max_epochs has 0.95 and max_steps 0.67
+_NO_NAME = re.compile(r"null|~|true|false|[-+\d.]+", re.IGNORECASE)  # of a group's member, which Hydra takes as text
 # What lightning-maml called its classes.
 _FORMER = {
     "pl.datamodule.MetaDataModule": "lightning_maml.data.MetaDataModule",
@@ -50,12 +51,22 @@ def as_hydra_takes_them(arguments: list[str]) -> list[str]:
     Raises:
         SettingError: for a setting that is written as an option.
     """
-    arguments = [new for argument in arguments for new in translate(argument)]
+    arguments = [new for argument in arguments for new in translate(argument) if not _is_default_null(argument)]
     for argument in arguments:
+        group, _, member = argument.partition("=")
+        if (CONF / group).is_dir() and _NO_NAME.fullmatch(member):
+            raise SettingError(group, member, f"this is no member; choose from {', '.join(_members(group))}")
         dashed = re.fullmatch(r"--(?!cfg=|info=|package=)([a-z_][\w./]*)=(.*)", argument)
         if dashed is not None:
             raise SettingError(f"--{dashed[1]}", dashed[2], f"settings have no dashes; did you mean {argument[2:]}?")
     return sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
+
+
+def _is_default_null(argument: str) -> bool:
+    """Return whether a group that nothing is picked of by default, as `experiment: null`, is given its default."""
+    group, _, member = argument.partition("=")
+    default = f"- {group}: null" in (CONF / "default.yaml").read_text(encoding="utf-8")
+    return default and member in ("null", "~")
 
 
 def translate(argument: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from lightning_maml.training.checkpoint_checks import can_be_tested, check_checkpoint, read_checkpoint
 from lightning_maml.training.metrics import ci95
-from lightning_maml.training.network_checks import check_adaptation, check_network
+from lightning_maml.training.network_checks import check_adaptation, check_network, prepare_network
 from lightning_maml.training.outer_loop import OuterLoop
 from lightning_maml.training.trainer import check_trainer_settings, make_trainer
 
@@ -15,5 +15,6 @@ __all__ = [
     "check_trainer_settings",
     "ci95",
     "make_trainer",
+    "prepare_network",
     "read_checkpoint",
 ]

@@ -19,8 +19,8 @@ from typing_extensions import TypedDict
 from lightning_maml.checkpoint_files import load_whole, reading, require_finite
 from lightning_maml.errors import SettingError, one_line
 from lightning_maml.inner_loops import Trajectory
-from lightning_maml.inner_loops.optimizers import step_scheduler
 from lightning_maml.training.likeness import differences, require_like
+from lightning_maml.training.optimizers import step_scheduler
 from lightning_maml.training.outer_loop import OuterLoop
 from lightning_maml.training.own_files import forget_paths
 

@@ -14,7 +14,7 @@ from lightning_maml.episodes import Episodes
 from lightning_maml.errors import SettingError, one_line, printable
 from lightning_maml.inner_loops.failures import twice_differentiable
 from lightning_maml.inner_loops.generators import Generators
-from lightning_maml.models import materialize
+from lightning_maml.models import BatchNorm, materialize, normalize_by
 from lightning_maml.models.spectral_norms import iterates
 from lightning_maml.training.outer_loop import OuterLoop
 
@@ -23,6 +23,27 @@ log = logging.getLogger(__name__)
 _LATE = 2**62  # meta-updates, after which no objective changes any more
 
 _SETTING = "model.torch_module"
+
+
+def prepare_network(
+    network: nn.Module, example: Episodes, num_outputs: int, batch_norm: BatchNorm | None = None
+) -> BatchNorm | None:
+    """Check a network on a task, and set what its batch norms normalize by.
+
+    Args:
+        network: changed in place: lazy layers get their weights.
+        example: a meta-batch.
+        num_outputs: ways, or the dimension of a regression target.
+        batch_norm: see `normalize_by`.
+
+    Returns:
+        What its batch norms normalize by; None if they came with no running statistics.
+
+    Raises:
+        SettingError: if the network does not suit the task.
+    """
+    check_network(network, example.support_x[0], num_outputs)
+    return normalize_by(network, batch_norm)
 
 
 def check_network(network: nn.Module, inputs: Shaped[Tensor, "samples *input"], num_outputs: int) -> None:

@@ -16,9 +16,9 @@ from lightning_maml.arguments import Count, Natural, Positive, checked
 from lightning_maml.episodes import Episodes
 from lightning_maml.errors import NonFiniteLossError, SettingError
 from lightning_maml.inner_loops import InnerLoop, Learner, Objective, Trajectory
-from lightning_maml.inner_loops.optimizers import make_optimizer, make_scheduler, step_scheduler
 from lightning_maml.training import metrics as metrics_of
 from lightning_maml.training.health import InnerLossWatch, MetaBatch, first_failure
+from lightning_maml.training.optimizers import check_optimizers, make_optimizer, make_scheduler, step_scheduler
 from lightning_maml.training.own_files import forget_paths
 from lightning_maml.training.trainer import check_interval, check_trainer_settings
 
@@ -53,7 +53,7 @@ class OuterLoop(pl.LightningModule):
     Meta-training has the support set's before the last of K inner steps, as `inner_loss/step_{K−1}`.
     """
 
-    @checked("algorithm")
+    @checked
     def __init__(
         self,
         learner: Learner,
@@ -102,7 +102,7 @@ class OuterLoop(pl.LightningModule):
 
     def optimizer_of(self, parameters: Iterable[Tensor]) -> tuple[Optimizer, LRScheduler | None]:
         """The outer optimizer of these parameters, and the schedule of its step size."""
-        optimizer = make_optimizer("optim.outer_optimizer", self._outer_optimizer, parameters)
+        optimizer = make_optimizer(self._outer_optimizer, parameters)
         return optimizer, None if self._lr_scheduler is None else make_scheduler(self._lr_scheduler, optimizer)
 
     def configure_optimizers(self) -> Any:
@@ -117,6 +117,7 @@ class OuterLoop(pl.LightningModule):
         """
         told = {name: getattr(self.trainer, name) for name in ("precision", "overfit_batches")}
         check_trainer_settings(told | {"inference_mode": self.trainer.test_loop.inference_mode})
+        check_optimizers(self._outer_optimizer, self._lr_scheduler, self.trainer.strategy.root_device)
 
     def training_step(self, episodes: Episodes, batch_idx: int) -> None:
         trajectory, gradients = self.inner_loop(

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from tests.unit.training.test_checkpoint_checks import deep
 from torch import nn
 
 from lightning_maml.algorithms import MAML
@@ -25,6 +24,7 @@ from lightning_maml.inner_loops import HigherLoop, RecomputeLoop, VectorizedLoop
 from lightning_maml.training import OuterLoop, check_checkpoint
 from tests.paths import ROOT
 from tests.unit.data.test_tasks import glyphs
+from tests.unit.training.test_checkpoint_checks import deep
 
 
 def lines(path: Path) -> list[dict[str, str]]:

@@ -1,20 +1,10 @@
 """What happens between the shell and Hydra."""
 
 import pytest
-from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from lightning_maml.errors import SettingError
-from lightning_maml.shell import command_line
-
-
-def test_errors_in_one_line() -> None:
-    setting = SettingError("data.datamodule.nway", 0, "give more")
-    wrapped = InstantiationException("Error in call to target\nfull_key: data")
-    wrapped.__cause__ = setting
-    assert command_line.explain(wrapped) == "data.datamodule.nway=0: give more"
-    assert command_line.explain(ZeroDivisionError("a bug")) is None
+from lightning_maml.shell import command_line  # noqa: F401  # registers the resolvers
 
 
 @pytest.mark.parametrize(

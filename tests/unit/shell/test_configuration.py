@@ -109,19 +109,15 @@ def test_a_data_yaml_need_say_no_more_than_what_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("train.early_stopping=5", "train.early_stopping=5: give a node whose _target_ makes a EarlyStopping"),
-        ("train.matmul_precision=low", "train.matmul_precision=low: choose from highest, high, medium"),
-        ("train.checkpoint.every_n_steps=0", "train.checkpoint.every_n_steps=0: give a whole number of at least 1"),
-        ("train.callbacks.interruption.requeue_code=0", "train.callbacks.interruption.requeue_code=0: give a whole"),
+        ("train.early_stopping=5", "train.early_stopping=5: must be a node whose _target_ makes a EarlyStopping"),
+        ("train.matmul_precision=low", "train.matmul_precision=low: must be 'highest', 'high' or 'medium'"),
+        ("train.checkpoint.every_n_steps=0", "every_n_steps=0: must be greater than or equal to 1"),
+        ("train.callbacks.interruption.requeue_code=0", "train.callbacks.interruption.requeue_code=0: must be greater"),
         *(
             (f"model.torch_module._target_={name}", f"model.torch_module._target_={name}: there is no such class")
             for name in ("own_package.nets.Nett", "own_package.net.Net", "owner.Net", "own_package.nets.Net.no", ".a")
         ),
-        ("model.torch_module._target_=own_package.nets", "own_package.nets: it is no class"),
-        (
-            "+train.callbacks.more={_target_: pytorch_lightning.callbacks.ModelCheckpoint, filename: '{metaval/loss}'}",
-            "train.callbacks.more.filename={metaval/loss}: the metric's / would make a folder",
-        ),
+        ("model.torch_module._target_=own_package.nets", "own_package.nets: there is no such class"),
     ],
 )
 def test_what_does_not_is_refused(own: Path, override: str, said: str) -> None:
@@ -150,7 +146,7 @@ def test_what_prepares_data_asks_nothing_of_the_rest() -> None:
     """A login node prepares for nodes with accelerators, and machines that it knows nothing of."""
     elsewhere = ("train=multinode", "train.pl_trainer.accelerator=gpu")
     check_settings(composed(*elsewhere), group="data")
-    with pytest.raises(SettingError, match=r"^train.pl_trainer"):
+    with pytest.raises(SettingError, match=r"^num_nodes=2"):
         check_settings(composed(*elsewhere))
     with pytest.raises(SettingError, match=r"^data.inner_lr=-1"):
         check_settings(composed(*elsewhere, "data.inner_lr=-1"), group="data")

@@ -12,7 +12,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.precision import MixedPrecision
-from tests.unit.training.test_outer_loop import Repeat
 from torch import nn
 
 from lightning_maml.algorithms import MAML, MultiStepLoss
@@ -22,6 +21,7 @@ from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import HigherLoop
 from lightning_maml.training import OuterLoop, can_be_tested, check_checkpoint
 from tests.tasks import classification, small_conv4
+from tests.unit.training.test_outer_loop import Repeat
 
 LOSS = "metaval/outer_loss"
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.unit.training.test_outer_loop import ADAM, Repeat, inner_loop, trainer
 from torch import Tensor, nn
 
 from lightning_maml.algorithms import MAML, MetaSGD
@@ -17,6 +16,7 @@ from lightning_maml.inner_loops import HigherLoop, Trajectory
 from lightning_maml.training import OuterLoop
 from lightning_maml.training.health import InnerLossWatch
 from tests.tasks import classification, regression, small_conv4, small_mlp
+from tests.unit.training.test_outer_loop import ADAM, Repeat, inner_loop, trainer
 
 
 def spoiled(field: str, task: int, value: float = torch.nan) -> Episodes:

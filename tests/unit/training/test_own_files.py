@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.unit.training.test_checkpoint_checks import algorithm, meta_batches, stopped, trainer
 
 from lightning_maml.training import check_checkpoint
 from tests.integration.ends import same_state
+from tests.unit.training.test_checkpoint_checks import algorithm, meta_batches, stopped, trainer
 
 __all__ = ["stopped"]  # a fixture
 

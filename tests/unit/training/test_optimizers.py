@@ -9,7 +9,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from lightning_maml.errors import SettingError
-from lightning_maml.inner_loops.optimizers import rehearse
+from lightning_maml.training.optimizers import check_optimizers
 
 CPU = torch.device("cpu")
 
@@ -35,23 +35,23 @@ class Unfinished(Adam):
     ],
 )
 def test_what_works_passes(make: Any, schedule: Any) -> None:
-    rehearse(make, schedule, CPU)
+    check_optimizers(make, schedule, CPU)
 
 
 @pytest.mark.parametrize(
     ("make", "schedule", "said"),
     [
-        (partial(Adam, lr=-1), None, r"optim.outer_optimizer.lr=-1: Invalid learning rate"),
-        (partial(Adam, rate=1), None, r"optim.outer_optimizer.rate=1: .*unexpected keyword argument"),
-        (torch.optim.LBFGS, None, r"optim.outer_optimizer._target_=LBFGS: .*closure.*; give another"),
-        (torch.optim.SparseAdam, None, r"optim.outer_optimizer._target_=SparseAdam: .*dense gradients.*; give another"),
-        (Adam, partial(CosineAnnealingLR, T_max=0), r"optim.lr_scheduler=CosineAnnealingLR: .*zero; change its"),
-        (Adam, ReduceLROnPlateau, r"optim.lr_scheduler._target_=ReduceLROnPlateau: .*wants a metric"),
+        (partial(Adam, lr=-1), None, r"outer_optimizer.lr=-1: Invalid learning rate"),
+        (partial(Adam, rate=1), None, r"outer_optimizer.rate=1: .*unexpected keyword argument"),
+        (torch.optim.LBFGS, None, r"outer_optimizer._target_=LBFGS: .*closure.*"),
+        (torch.optim.SparseAdam, None, r"outer_optimizer._target_=SparseAdam: .*dense gradients.*"),
+        (Adam, partial(CosineAnnealingLR, T_max=0), r"lr_scheduler=CosineAnnealingLR: .*zero"),
+        (Adam, ReduceLROnPlateau, r"lr_scheduler._target_=ReduceLROnPlateau: .*wants a metric"),
     ],
 )
 def test_what_does_not_is_refused_as_a_setting(make: Any, schedule: Any, said: str) -> None:
     with pytest.raises(SettingError, match=f"^{said}"):
-        rehearse(make, schedule, CPU)
+        check_optimizers(make, schedule, CPU)
 
 
 @pytest.mark.parametrize(
@@ -64,5 +64,5 @@ def test_what_does_not_is_refused_as_a_setting(make: Any, schedule: Any, said: s
 )
 def test_a_bug_in_somebodys_own_is_raised_as_it_is(make: Any, schedule: type[LRScheduler], error: Any) -> None:
     with pytest.raises(error) as raised:
-        rehearse(make, schedule, CPU)
+        check_optimizers(make, schedule, CPU)
     assert not isinstance(raised.value, SettingError)
