@@ -205,12 +205,33 @@ HARDWARE = [
     ),
 ]
 
+LONG = "9" * 5_000
+
+ONCE_TRACEBACKS = [
+    ("model=null", "model=null: this is no member; choose from conv4, "),
+    ("data=3", "data=3: this is no member; choose from "),
+    ("~train.seed", "train.seed=None: must be a valid integer"),
+    ("~data.monitor", "data.monitor=None: must be a valid string"),
+    ("train.seed=${train.seed}", "Recursive interpolation detected"),
+    ("train.ckpt_path=", "train.ckpt_path=: "),
+    ("train.ckpt_path=.", "train.ckpt_path=.: there is no such file"),
+    ("train.ckpt_path=/", "train.ckpt_path=/: there is no such file"),
+    ("train.pl_trainer.val_check_interval=50", "train.pl_trainer.val_check_interval=50: must be less than or equal to"),
+    (f"train.seed={LONG}", "an integer is too long"),
+    (f"algorithm.num_inner_steps={LONG}", "an integer is too long"),
+    ("logging=null", "logging=null: this is no member; choose from csv"),
+    ("train.checkpoint=null", "train.checkpoint.best=None: must be a node"),
+    ("pictures=null", "node `pictures` is not a container"),
+    ("data.datamodule.nway=${nope}", "Interpolation key 'nope' not found full_key: data.datamodule.nway"),
+    ("optim.outer_optimizer.lr=1e400", "optim.outer_optimizer.lr=inf: must be a finite number"),
+]
+
 CASES = [
     *(case for cases in WRONG_TYPE.values() for case in cases),
-    *(case for cases in (OUT_OF_RANGE, MISSPELT, CONTRADICTORY, HARDWARE) for case in cases),
+    *(case for cases in (OUT_OF_RANGE, MISSPELT, CONTRADICTORY, HARDWARE, ONCE_TRACEBACKS) for case in cases),
 ]
 
 
-@pytest.mark.parametrize(("overrides", "said"), CASES, ids=[overrides for overrides, _ in CASES])
+@pytest.mark.parametrize(("overrides", "said"), CASES, ids=[overrides[:60] for overrides, _ in CASES])
 def test_it_is_refused_in_one_line(tmp_path: Path, overrides: str, said: str) -> None:
     assert said in refuse_here(*overrides.split(" "), folder=tmp_path / "run")

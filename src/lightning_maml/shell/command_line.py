@@ -5,6 +5,7 @@ Imports nothing heavy, so that `--help` answers at once.
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -52,11 +53,14 @@ def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
     os.environ.setdefault(_TRACEBACKS, asked)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on rather than printing them
     logging.raiseExceptions = False  # a full disk, or nobody who reads, is told once, where the run ends
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by `>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a pipe of Windows takes no θ
     complete_folders()
     try:
-        _load_dotenv()
+        read_dotenv()
         check_yamls([CONF, *_folders_given(sys.argv)])
         sys.argv[1:] = as_hydra_takes_them(quoted(sys.argv[1:], paths))
         if several() and "hydra=optuna" in sys.argv:
@@ -82,7 +86,7 @@ def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
         sys.exit(1)
 
 
-def _load_dotenv() -> None:
+def read_dotenv() -> None:
     """Read `.env`, and warn where others on this machine may read it too."""
     path = ROOT / ".env"
     try:
@@ -99,6 +103,7 @@ def _folders_given(arguments: Sequence[str]) -> list[Path]:
     named = [(one, after) for one, after in zip(arguments, [*arguments[1:], ""], strict=True)]
     given = [after for one, after in named if one in options]
     given += [one.partition("=")[2] for one in arguments if one.startswith(options) and "=" in one]
+    given += [path for one in arguments if "searchpath" in one for path in re.findall(r"file://([^,\]]+)", one)]
     return [Path(one) for one in given if one]
 
 

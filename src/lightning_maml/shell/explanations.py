@@ -8,7 +8,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
@@ -32,8 +32,8 @@ def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
     while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
     for one in chain:
-        if isinstance(one, SettingError):
-            return one_line(ValueError(addressed(one, error, cfg)))
+        if isinstance(of_trainer := _of_the_trainer(one), SettingError):
+            return one_line(ValueError(addressed(of_trainer, error, cfg)))
         if isinstance(one, NonFiniteLossError):
             return one_line(one)
         if (line := what_was_meant(one) or _of_a_yaml(one) or _from_outside(one)) is not None:
@@ -45,6 +45,13 @@ def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         return "; ".join(dict.fromkeys(one_line(one) for one in chain))
     return None
+
+
+def _of_the_trainer(error: BaseException) -> BaseException:
+    """Return what Lightning says of an argument when a fit begins, "`val_check_interval` (50) must be …", as one of its
+    settings; any other error as it is."""
+    found = re.match(r"\s*`(\w+)` \((\d+)\) (must be .*?)\.( |$)", str(error)) if type(error) is ValueError else None
+    return error if found is None else SettingError(found[1], found[2], found[3])
 
 
 def _node(error: BaseException) -> str:
@@ -59,6 +66,8 @@ def _of_a_yaml(error: BaseException) -> str | None:
         mark = error.problem_mark
         place = f"{mark.name}, line {mark.line + 1}: " if mark is not None else ""
         return printable(f"{place}{error.problem}".replace("\n", " "))
+    if isinstance(error, ValueError) and "set_int_max_str_digits" in str(error):
+        return f"an integer is too long: {one_line(error).partition(';')[0]}"
     if isinstance(error, RecursionError):
         return "a YAML or a setting refers to itself: look at its defaults, and at ${…}"
     return None
@@ -103,9 +112,9 @@ def _is_of_a_lost_worker(error: BaseException) -> bool:
 
 def _how_to_resume() -> str:
     """Return what to type for a run that had to end."""
-    if not HydraConfig.initialized():
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    if hydra is None or OmegaConf.is_missing(hydra.runtime, "output_dir"):
         return "start it again"
-    hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
         return f"start the sweep again with hydra.sweep.dir={hydra.sweep.dir}"
     if (Path(hydra.runtime.output_dir) / "checkpoints" / "last.ckpt").exists():

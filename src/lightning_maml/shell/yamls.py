@@ -7,11 +7,12 @@ from pathlib import Path
 from lightning_maml.errors import SettingError
 
 _ALIAS = re.compile(r"(?m)(?<=[\s,\[:-])\*[\w-]+")
+_A_LIST = re.compile(r"\A(?:[ \t]*(?:#.*)?\n)*- ")
 _MANY = 16  # each may double what the one before stands for
 
 
 def check_yamls(folders: Iterable[Path]) -> None:
-    """Check every YAML below these folders: it is UTF-8, and has at most 16 aliases, `*name`.
+    """Check every YAML below these folders: it is UTF-8, a mapping, and has at most 16 aliases, `*name`.
 
     Raises:
         SettingError: naming the file.
@@ -23,5 +24,7 @@ def check_yamls(folders: Iterable[Path]) -> None:
             raise SettingError(str(file), f"byte {error.start}", "a YAML is UTF-8; save it as that") from error
         except OSError:
             continue  # Hydra says so where it is asked for
+        if _A_LIST.match(text):
+            raise SettingError(str(file), "- …", "a YAML holds settings, NAME: VALUE, and this one a list")
         if (aliases := len(_ALIAS.findall(text))) > _MANY:
             raise SettingError(str(file), f"{aliases} aliases", f"give at most {_MANY}, or ${{other.setting}}")
