@@ -69,13 +69,20 @@ _RULES = {
     "tuple_type": "must be a list",
     "dict_type": "must be a mapping",
 }
+_WORDS = {
+    "Value error, ": "",
+    "Input should": "must",
+    "Field required": "one more value is required",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+}
 
 
 def _rule(kind: str, message: str) -> str:
-    return _RULES.get(
-        kind,
-        message.removeprefix("Value error, ").replace("Input should", "must").replace("Field", "one more value is"),
-    )
+    """Return pydantic's words as ours: "Input should be greater than or equal to 1" as "must be at least 1"."""
+    for theirs, ours in _WORDS.items():
+        message = message.replace(theirs, ours)
+    return _RULES.get(kind, message)
 
 
 def _part(value: Any, place: Sequence[int | str]) -> tuple[list[int | str], Any]:

@@ -43,7 +43,7 @@ def test_a_traceback_is_shown_where_it_is_asked_for(tmp_path: Path, debug: str) 
     arguments = ("data.datamodule.nway=0", *(() if asked else (debug,)))
     done = run(*TINY, CSV, *arguments, folder=tmp_path, **asked)
     assert done.returncode == 1
-    assert "Traceback" in done.stderr and "data.datamodule.nway=0: give a whole number of at least 1" in done.stderr
+    assert "Traceback" in done.stderr and "nway=0: must be at least 1" in done.stderr
 
 
 def test_a_traceback_of_a_misspelt_setting(tmp_path: Path) -> None:

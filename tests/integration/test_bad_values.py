@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.in_process import refuse_here
+from tests.integration.refusals import refuse
 
 WRONG_TYPE = {
     "data": [
@@ -78,25 +78,25 @@ WRONG_TYPE = {
 }
 
 OUT_OF_RANGE = [
-    ("data.datamodule.eval_seed=-1", "data.datamodule.eval_seed=-1: must be greater than or equal to 0"),
-    ("data.datamodule.batches.val=0", "data.datamodule.batches.val=0: must be greater than or equal to 1"),
+    ("data.datamodule.eval_seed=-1", "data.datamodule.eval_seed=-1: must be at least 0"),
+    ("data.datamodule.batches.val=0", "data.datamodule.batches.val=0: must be at least 1"),
     (
         "data.datamodule.num_workers.train=-1",
-        "data.datamodule.num_workers.train=-1: must be greater than or equal to 0",
+        "data.datamodule.num_workers.train=-1: must be at least 0",
     ),
     ("data.datamodule.cache=tape", "data.datamodule.cache=tape: must be 'disk', 'memory' or 'none'"),
-    ("data.inner_lr=-0.4", "data.inner_lr=-0.4: must be greater than or equal to 0"),
+    ("data.inner_lr=-0.4", "data.inner_lr=-0.4: must be at least 0"),
     (
         "model=conv4 model.torch_module.downsample=half",
         "model.torch_module.downsample=half: must be 'max_pool' or 'stride'",
     ),
     (
         "model=resnet12 model.torch_module.channels=[0]",
-        "model.torch_module.channels=0: must be greater than or equal to 1",
+        "model.torch_module.channels=0: must be at least 1",
     ),
-    ("algorithm.accumulate=0", "algorithm.accumulate=0: must be greater than or equal to 1"),
+    ("algorithm.accumulate=0", "algorithm.accumulate=0: must be at least 1"),
     ("algorithm=r2d2 algorithm.learner.ridge=0", "algorithm.learner.ridge=0: must be greater than 0"),
-    ("algorithm=mldg algorithm.objective.beta=-1", "algorithm.objective.beta=-1: must be greater than or equal to 0"),
+    ("algorithm=mldg algorithm.objective.beta=-1", "algorithm.objective.beta=-1: must be at least 0"),
     ("inner_loop=implicit inner_loop.proximal=0", "inner_loop.proximal=0: must be greater than 0"),
     (
         "inner_loop=implicit inner_loop.outer_solver=lu",
@@ -115,11 +115,11 @@ OUT_OF_RANGE = [
     ("train.pl_trainer.val_check_interval=0", "train.pl_trainer.val_check_interval=0: must be greater than 0"),
     (
         "train.pl_trainer.check_val_every_n_epoch=0",
-        "train.pl_trainer.check_val_every_n_epoch=0: must be greater than or equal to 1",
+        "train.pl_trainer.check_val_every_n_epoch=0: must be at least 1",
     ),
     ("train.pl_trainer.max_time=tomorrow", "train.pl_trainer=Trainer(…): `Timer(duration='tomorrow')`"),
     ("train.pl_trainer.profiler=fast", "train.pl_trainer.profiler=fast: "),
-    ("train.checkpoint.every_n_steps=0", "train.checkpoint.every_n_steps=0: must be greater than or equal to 1"),
+    ("train.checkpoint.every_n_steps=0", "train.checkpoint.every_n_steps=0: must be at least 1"),
 ]
 
 MISSPELT = [
@@ -166,7 +166,7 @@ CONTRADICTORY = [
     ("algorithm=protonet inner_loop=reptile", "inner_loop=reptile: it learns from adaptation alone"),
     (
         "algorithm=reptile algorithm.num_inner_steps=0",
-        "algorithm.num_inner_steps=0: must be greater than or equal to 1",
+        "algorithm.num_inner_steps=0: must be at least 1",
     ),
     ("algorithm=reptile inner_loop=higher", "algorithm.objective={}: it weighs no loss"),
     ("data=sinusoid model=mlp data.datamodule.nway=2", "data.datamodule.nway=2: these tasks have no classes to choose"),
@@ -234,4 +234,4 @@ CASES = [
 
 @pytest.mark.parametrize(("overrides", "said"), CASES, ids=[overrides[:60] for overrides, _ in CASES])
 def test_it_is_refused_in_one_line(tmp_path: Path, overrides: str, said: str) -> None:
-    assert said in refuse_here(*overrides.split(" "), folder=tmp_path / "run")
+    assert said in refuse(*overrides.split(" "), folder=tmp_path / "run")

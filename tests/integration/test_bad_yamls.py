@@ -6,7 +6,7 @@ import pytest
 
 from lightning_maml.errors import SettingError
 from lightning_maml.shell import command_line
-from tests.integration.in_process import refuse_here
+from tests.integration.refusals import refuse
 
 BOMB = "a0: &a0 x\n" + "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10))
 YAMLS = {
@@ -29,7 +29,7 @@ YAMLS = {
 def test_a_yaml_is_refused_in_one_line(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "own" / "model").mkdir(parents=True)
     (tmp_path / "own" / "model" / "odd.yaml").write_bytes(content)
-    line = refuse_here("model=odd", f"hydra.searchpath=[file://{tmp_path}/own]", folder=tmp_path / "run")
+    line = refuse("model=odd", f"hydra.searchpath=[file://{tmp_path}/own]", folder=tmp_path / "run")
     assert said in line
 
 

@@ -36,7 +36,7 @@ def test_what_an_annotation_allows(hint: Any, value: object) -> None:
 @pytest.mark.parametrize(
     ("hint", "value", "said"),
     [
-        (Count, 0, "some.setting=0: must be greater than or equal to 1"),
+        (Count, 0, "some.setting=0: must be at least 1"),
         (Count, 1.0, "some.setting=1.0: must be a valid integer"),
         (int, True, "some.setting=True: must be a valid integer"),
         (Count, 2**63, "some.setting=9223372036854775808: must be less than 9223372036854775808"),
@@ -48,7 +48,7 @@ def test_what_an_annotation_allows(hint: Any, value: object) -> None:
         (float | None, "a", "some.setting=a: must be a valid number"),
         (Literal["max", "min"], "mean", "some.setting=mean: must be 'max' or 'min'"),
         (int | Literal["auto"], "all", "some.setting=all: must be a valid integer or 'auto'"),
-        (Sequence[Count], [3, 0], "some.setting=0: must be greater than or equal to 1"),
+        (Sequence[Count], [3, 0], "some.setting=0: must be at least 1"),
         (Mapping[str, int], {"train": "x"}, "some.setting.train=x: must be a valid integer"),
         (dict[str, int] | None, 3, "some.setting=3: must be a mapping"),
         (list[Made], ["resize"], "some.setting=resize: must be a node with a _target_"),

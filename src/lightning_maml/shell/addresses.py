@@ -1,6 +1,7 @@
 """Where a setting stands that a class has named by its argument alone: `num_layers` is model.torch_module.num_layers,
 and what another setting decides, as in `mode: ${data.mode}`, stands there."""
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -41,7 +42,7 @@ def _shown(cfg: DictConfig, setting: str, value: object) -> object:
     node = OmegaConf.select(cfg, parent) if parent else cfg
     raw: Any = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else {}
     written = str(raw.get(name))
-    return written if re.search(r"\$\{(oc\.)?env:", written) else value
+    return written if any(variable in os.environ for variable in re.findall(r"env:(\w+)", written)) else value
 
 
 def as_typed(cfg: DictConfig, path: str) -> str:

@@ -111,8 +111,11 @@ def test_a_data_yaml_need_say_no_more_than_what_it_is(tmp_path: Path) -> None:
     [
         ("train.early_stopping=5", "train.early_stopping=5: must be a node whose _target_ makes a EarlyStopping"),
         ("train.matmul_precision=low", "train.matmul_precision=low: must be 'highest', 'high' or 'medium'"),
-        ("train.checkpoint.every_n_steps=0", "every_n_steps=0: must be greater than or equal to 1"),
-        ("train.callbacks.interruption.requeue_code=0", "train.callbacks.interruption.requeue_code=0: must be greater"),
+        ("train.checkpoint.every_n_steps=0", "every_n_steps=0: must be at least 1"),
+        (
+            "train.callbacks.interruption.requeue_code=0",
+            "train.callbacks.interruption.requeue_code=0: must be at least 1",
+        ),
         *(
             (f"model.torch_module._target_={name}", f"model.torch_module._target_={name}: there is no such class")
             for name in ("own_package.nets.Nett", "own_package.net.Net", "owner.Net", "own_package.nets.Net.no", ".a")
