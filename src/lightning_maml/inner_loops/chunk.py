@@ -10,7 +10,7 @@ from torch.func import vmap
 
 from lightning_maml.episodes import Episodes, Task
 from lightning_maml.inner_loops.contracts import Learner, Parameters, adapting
-from lightning_maml.inner_loops.layers import FastLayers
+from lightning_maml.inner_loops.kernels import FastLayers
 
 
 @runtime_checkable

@@ -148,4 +148,4 @@ def _tensors(values: Any) -> list[Tensor]:
 def _is_the_users(frame: traceback.FrameSummary) -> bool:
     """Whether a line is of the learner or its network, not of PyTorch or of these loops."""
     file = Path(frame.filename)
-    return not file.is_relative_to(Path(torch.__file__).parent) and file.parent != Path(__file__).parent
+    return not any(file.is_relative_to(Path(module).parent) for module in (torch.__file__, __file__))

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch._C._functorch import is_batchedtensor
 from torch.overrides import TorchFunctionMode
 
-from lightning_maml.inner_loops.batch_norm import normalized
-from lightning_maml.inner_loops.convolution import convolved
-from lightning_maml.inner_loops.selection import pooled, rectified
+from lightning_maml.inner_loops.kernels.batch_norm import normalized
+from lightning_maml.inner_loops.kernels.convolution import convolved
+from lightning_maml.inner_loops.kernels.max_pooling import pooled
 
 
 class FastLayers(TorchFunctionMode):
@@ -143,10 +143,6 @@ def _is_last(value: Tensor) -> bool:
     return value.is_contiguous(memory_format=torch.channels_last) and not value.is_contiguous()
 
 
-def _relu(input: Tensor, inplace: bool = False) -> Tensor:
-    return F.relu(input, inplace=True) if inplace else rectified(input)
-
-
 def _each(size: int | Sequence[int], dimensions: int) -> Sequence[int]:
     """A size for every dimension of the image, where one may stand for all."""
     if isinstance(size, int):
@@ -162,10 +158,11 @@ _OURS: dict[Callable[..., Any], Callable[..., Any]] = {
     # Both as `nn.functional` shows it to a mode, and as it is called from there.
     F.max_pool2d: _max_pool2d,
     torch.max_pool2d: _max_pool2d,
-    F.relu: _relu,
-    torch.relu: _relu,
 }
-_ELEMENTWISE = {torch.add, Tensor.add, torch.mul, Tensor.mul, F.leaky_relu, F.elu, F.gelu, F.silu}
+_ELEMENTWISE = {
+    *(torch.add, Tensor.add, torch.mul, Tensor.mul),
+    *(F.relu, torch.relu, F.leaky_relu, F.elu, F.gelu, F.silu),
+}
 _STRIDES_ASIDE = {
     *(getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device", "requires_grad", "is_cuda")),
     *(getattr(Tensor, name) for name in ("size", "dim", "numel", "__len__", "is_floating_point")),

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch._C._functorch import is_batchedtensor
 
-from lightning_maml.inner_loops.folding import folded, per_task
+from lightning_maml.inner_loops.kernels.folding import folded, per_task
 
 _native = torch.ops.aten.convolution.default
 _native_backward = torch.ops.aten.convolution_backward.default

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lightning_maml.inner_loops.folding import folded, per_task
+from lightning_maml.inner_loops.kernels.folding import folded, per_task
 
 _native = torch.ops.aten.native_batch_norm
 _native_backward = torch.ops.aten.native_batch_norm_backward
