@@ -5,7 +5,7 @@ Nothing here knows Lightning, Hydra or any particular method.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -23,41 +23,46 @@ Parameters = Mapping[str, Tensor]
 class Learner(nn.Module, ABC):
     """What is learned and what adapts.
 
-    The module's parameters are everything that the outer loop learns. The five methods are pure functions of one
-    task and of parameters passed in by name, so that any loop can differentiate, batch or recompute them; a method
-    is a subclass that changes only what its paper changes.
+    The module's parameters are everything that the outer loop learns. The methods are pure functions of one task and of
+    parameters passed in by name, so that any loop can differentiate, batch or recompute them; a method is a subclass
+    that changes only what its paper changes.
+
+    Attributes:
+        any_ways: whether one learner takes tasks of different numbers of ways.
+        ways: if `any_ways`, the number of logits: the largest number of ways. It may be changed.
+        adapts_by_gradient: whether inner steps change anything.
     """
 
     any_ways = False
-    """Whether one learner takes tasks of different numbers of ways."""
-
     ways: int
-    """Where `any_ways`: how many classes an answer has room for. May be changed."""
-
     adapts_by_gradient = True
-    """Whether there is anything that inner steps would change."""
+
+    @property
+    def encodes(self) -> bool:
+        """True if the method computes something once per task, before adaptation."""
+        return type(self).encode is not Learner.encode
 
     def meta_parameters(self) -> dict[str, Tensor]:
-        """θ by name: the parameters of this module that are not frozen."""
+        """Return θ by name: the parameters of this module that are not frozen."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def encode(self, meta: Parameters, task: Task) -> Task:
-        """What is computed once per task, before adaptation. By default, nothing: the task itself."""
+        """Return what is computed once per task, before adaptation: by default the task itself."""
         return task
 
     @abstractmethod
     def start(self, meta: Parameters, task: Task) -> dict[str, Tensor]:
-        """φ_0: what adapts, and from where, as a differentiable function of θ."""
+        """Return φ_0: what adapts, and from where, as a differentiable function of θ."""
 
     @abstractmethod
     def predict(
         self, meta: Parameters, adapted: Parameters, x: Float[Tensor, "samples *input"], step: int
     ) -> Float[Tensor, "samples outputs"]:
-        """The outputs for `x` at φ_k, k = `step`: logits of classes, or predicted targets."""
+        """Return the outputs for `x` at φ_k, k = `step`: logits of classes, or predicted targets."""
 
     def loss(self, output: Float[Tensor, "samples outputs"], y: Shaped[Tensor, "samples *target"]) -> Float[Tensor, ""]:
-        """Cross entropy for class labels `[samples]`, mean squared error for floating-point targets
-        `[samples, outputs]`; which, the data tells.
+        """Return cross entropy for class labels `[samples]`, mean squared error for floating-point targets
+        `[samples, outputs]`.
 
         Raises:
             SettingError: if the targets have another shape than the output: PyTorch would broadcast them.
@@ -73,14 +78,14 @@ class Learner(nn.Module, ABC):
         return F.cross_entropy(output, y)
 
     def step_size(self, meta: Parameters, step: int) -> Parameters | None:
-        """A step size for each entry of φ (broadcastable to it), or None for the inner optimizer's own."""
+        """Return a step size for each entry of φ (broadcastable to it), or None for the inner optimizer's own."""
         return None
 
     def after_update(self) -> None:
-        """What changes with θ, after every meta-update, and is no parameter. By default, nothing."""
+        """Change what depends on θ and is no parameter, after every meta-update: by default nothing."""
 
     def answer(self, adapted: Parameters, task: Task, step: int) -> Float[Tensor, "query outputs"]:
-        """The outputs for a task's query set at φ_k, k = `step`, without a graph."""
+        """Return the outputs for a task's query set at φ_k, k = `step`, without a graph."""
         with torch.no_grad():
             meta = self.meta_parameters()
             return self.predict(meta, adapted, self.encode(meta, task).query_x, step)
@@ -99,18 +104,18 @@ class Objective:
         trace: also compute, without gradient, what the weights do not use, so that the trajectory has no gaps.
     """
 
-    query: Mapping[int, float]
-    support: Mapping[int, float]
+    query: Mapping[int, float] = field(default_factory=dict)
+    support: Mapping[int, float] = field(default_factory=dict)
     first_order: bool = False
     trace: bool = False
 
     @classmethod
     def final(cls, steps: int, *, first_order: bool = False, trace: bool = False) -> "Objective":
-        """MAML's: the query loss after the last inner step."""
-        return cls(query={steps: 1.0}, support={}, first_order=first_order, trace=trace)
+        """Return MAML's: the query loss after the last inner step."""
+        return cls({steps: 1.0}, first_order=first_order, trace=trace)
 
     def require_within(self, steps: int) -> None:
-        """Check that there is an outer loss.
+        """Check that there is an outer loss, of steps that are taken.
 
         Raises:
             ValueError: if a weight is for a step that is not taken.
@@ -139,8 +144,8 @@ class Trajectory(NamedTuple):
     @classmethod
     def concatenate(cls, parts: "list[Trajectory]") -> "Trajectory":
         """Join trajectories along their tasks."""
-        fields = zip(*parts, strict=True)
-        return cls(*(None if values[0] is None else torch.cat(values) for values in fields))  # type: ignore[arg-type]
+        columns = zip(*parts, strict=True)
+        return cls(*(None if values[0] is None else torch.cat(values) for values in columns))  # type: ignore[arg-type]
 
 
 @runtime_checkable
@@ -152,77 +157,12 @@ class InnerLoop(Protocol):
     ) -> tuple[Trajectory, dict[str, Tensor] | None]:
         """Adapt `steps` times to every task.
 
-        Nothing in the learner changes. With an objective, also returns its gradient, the mean over tasks, keyed like
-        `learner.meta_parameters()`. Without one, evaluates at every step and keeps no outer graph. Works whether or
+        Nothing in the learner changes. With an objective, also return its gradient, the mean over tasks, keyed like
+        `learner.meta_parameters()`. Without one, evaluate at every step and keep no outer graph. It works whether or
         not autograd is on around it.
         """
         ...
 
     def adapt(self, learner: Learner, task: Task, *, steps: int) -> dict[str, Tensor]:
-        """φ_K of one task, K = `steps`, detached: what `__call__` evaluates. Its query set plays no part."""
+        """Return φ_K of one task, K = `steps`, detached: what `__call__` evaluates. Its query set plays no part."""
         ...
-
-
-def adapting(start: Parameters) -> dict[str, Tensor]:
-    """φ_0 as what inner steps move: a constant, which depends on no θ, is made a leaf."""
-    return {name: value if value.requires_grad else value.detach().requires_grad_() for name, value in start.items()}
-
-
-@dataclass
-class TaskRecord:
-    """The losses and accuracies of one task, or of several at once, while they come in: at each step a value `[]`, or
-    one for each task `[tasks]`; None where nothing was computed."""
-
-    support_loss: list[Tensor | None]
-    query_loss: list[Tensor | None]
-    support_accuracy: list[Tensor | None]
-    query_accuracy: list[Tensor | None]
-
-    @classmethod
-    def empty(cls, steps: int) -> "TaskRecord":
-        """Nothing computed yet."""
-        support_loss, query_loss, support_accuracy, query_accuracy = ([None] * (steps + 1) for _ in fields(cls))
-        return cls(support_loss, query_loss, support_accuracy, query_accuracy)  # type: ignore[arg-type]
-
-    def add(self, split: str, step: int, loss: Tensor, output: Tensor, y: Tensor) -> None:
-        """Keep the loss, and for class labels the accuracy, of `split` ("support" or "query") at φ_step."""
-        getattr(self, f"{split}_loss")[step] = loss.detach()
-        if not y.is_floating_point():
-            getattr(self, f"{split}_accuracy")[step] = accuracy(output.detach(), y)
-
-
-def accuracy(
-    logits: Float[Tensor, "*tasks samples ways"], y: Shaped[Tensor, "*tasks samples"]
-) -> Float[Tensor, "*tasks"]:
-    """The fraction of samples whose largest logit is that of their class. Where n logits are the largest, equal up to
-    rounding (64 ε of float32, or of float64, times the mean size of the task's, of which none counts for more than a
-    hundred times the sample's own), each class of them has 1/n, as if guessed."""
-    top = logits.amax(dim=-1, keepdim=True)
-    size = top.abs().nan_to_num()
-    usual = torch.minimum(size.mT, 100 * size).mean(dim=-1, keepdim=True)
-    noise = 64 * min(torch.finfo(logits.dtype).eps, torch.finfo(torch.float32).eps) * usual
-    largest = logits >= top - noise
-    right = largest & (torch.arange(logits.shape[-1], device=logits.device) == y.unsqueeze(-1))
-    return (right.any(dim=-1).to(logits.dtype) / largest.sum(dim=-1).clamp(min=1)).mean(dim=-1)
-
-
-def stack_records(records: list[TaskRecord], *, classification: bool) -> Trajectory:
-    """The records of all tasks as one `Trajectory`."""
-
-    def stack(name: str) -> Tensor:
-        each = []
-        for record in records:
-            known = next(
-                loss for losses in (record.support_loss, record.query_loss) for loss in losses if loss is not None
-            )
-            unknown = torch.full_like(known, torch.nan)
-            values = [unknown if value is None else value for value in getattr(record, name)]
-            each.append(torch.stack(values, dim=-1).reshape(-1, len(values)))
-        return torch.cat(each)
-
-    return Trajectory(
-        support_loss=stack("support_loss"),
-        query_loss=stack("query_loss"),
-        support_accuracy=stack("support_accuracy") if classification else None,
-        query_accuracy=stack("query_accuracy") if classification else None,
-    )

@@ -1,10 +1,12 @@
-"""What a network cannot do that a loop asks of it: found out after it has failed, and told in one line."""
+"""Why a loop could not compute a network: found out after the failure, and told in one line that names the module."""
 
 import copy
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,41 +16,64 @@ from torch._C._functorch import is_batchedtensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from lightning_maml.episodes import Task
+from lightning_maml.episodes import Episodes, Task
 from lightning_maml.errors import SettingError, one_line
-from lightning_maml.inner_loops.contracts import Learner
+from lightning_maml.inner_loops.contracts import Learner, Objective
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
 @contextmanager
-def told_in_one_line(tell: Callable[[Exception], Exception]) -> Iterator[None]:
-    """What a loop does: with derivatives of second order, and whatever goes wrong in anybody's network or learner as
-    `tell` puts it, or as it is where that raises an error of its own."""
+def failure_in_one_line(explained: Callable[[Exception], Exception]) -> Iterator[None]:
+    """Compute a loop, with second derivatives; raise what `explained` returns for an error in a network or learner."""
     with twice_differentiable():
         try:
             yield
         except (SettingError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # of anybody's network
-            told = tell(error)
-            if told is error:
+            explanation = explained(error)
+            if explanation is error:
                 raise
-            raise told from error
+            raise explanation from error
+
+
+def no_second_derivative(
+    error: Exception,
+    compute: Callable[..., Any],
+    learner: Learner,
+    episodes: Episodes,
+    steps: int,
+    objective: Objective | None,
+) -> Exception:
+    """Return the refusal of a network that can be differentiated once and not twice; the error itself if it is not for
+    that. Whatever goes wrong in first order too is raised.
+
+    Args:
+        error: what was raised.
+        compute: the loop's computation, of the arguments that follow.
+    """
+    if objective is None or objective.first_order:
+        return error
+    one = Episodes(*(field[:1] for field in episodes))
+    compute(learner, one, steps, replace(objective, first_order=True))
+    place = place_of(error, learner, next(one.tasks()), partial(compute, learner, one, steps, objective))
+    remedy = "use another layer, or first-order gradients (algorithm=fomaml)"
+    return SettingError("algorithm.objective", "second order", f"there is no second derivative of {place}; {remedy}")
 
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Within it, what has no second derivative makes way for what has: attention is PyTorch's composed kernel, not a
-    fused one, and compiled modules run as they were written."""
+    """Replace what has no second derivative: attention is PyTorch's composed kernel, not a fused one, and compiled
+    modules run as they were written."""
     compiles = "torch._dynamo" in sys.modules  # which is slow to import, and is where anything has been compiled
     with sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager") if compiles else nullcontext():
         yield
 
 
 def copied(module: Module) -> Module:
-    """A deep copy. What a forward pass has left in an attribute, as `torch.nn.utils.weight_norm` does, is no leaf, and
-    PyTorch refuses to copy it: its value is copied; and what is left of a batched pass has none."""
+    """Return a deep copy. PyTorch copies leaves only: of other tensors, which a forward pass has left in attributes as
+    `torch.nn.utils.weight_norm` does, the value is copied; those left by a batched pass have none."""
     memo: dict[int, Any] = {}
     for left in (value for part in module.modules() for value in vars(part).values() if isinstance(value, Tensor)):
         if is_batchedtensor(left):
@@ -60,13 +85,13 @@ def copied(module: Module) -> Module:
 
 
 def place_of(error: Exception, learner: Learner, task: Task, again: Callable[[], Any]) -> str:
-    """Where a failure arose: the module in whose forward pass it did, or which cannot be differentiated twice.
+    """Return where a failure arose: the module in whose forward pass it did, or which cannot be differentiated twice.
 
     Args:
         error: what was raised.
         learner: around the network.
         task: one on which its forward pass works.
-        again: does what has failed, once more.
+        again: repeats what has failed.
     """
     with _recorded() as (running, _):
         try:
@@ -92,7 +117,7 @@ def place_of(error: Exception, learner: Learner, task: Task, again: Callable[[],
 
 @contextmanager
 def _recorded() -> Iterator[tuple[list[nn.Module], dict[nn.Module, tuple[Any, ...]]]]:
-    """The modules whose forward pass is running, the innermost last; and with what each was called first."""
+    """Record the modules whose forward pass is running, the innermost last, and the first inputs of each."""
     running: list[nn.Module] = []
     calls: dict[nn.Module, tuple[Any, ...]] = {}
 
@@ -112,7 +137,7 @@ def _recorded() -> Iterator[tuple[list[nn.Module], dict[nn.Module, tuple[Any, ..
 
 
 def _without_second_derivative(learner: Learner, task: Task, error: str) -> nn.Module | None:
-    """The smallest module that fails in the same way when it alone is differentiated twice."""
+    """Return the smallest module that fails in the same way when it alone is differentiated twice."""
     meta = learner.meta_parameters()
     with torch.no_grad(), _recorded() as (_, calls):
         encoded = learner.encode(meta, task)
@@ -146,6 +171,6 @@ def _tensors(values: Any) -> list[Tensor]:
 
 
 def _is_the_users(frame: traceback.FrameSummary) -> bool:
-    """Whether a line is of the learner or its network, not of PyTorch or of these loops."""
+    """True if a line is of the learner or its network, not of PyTorch or of these loops."""
     file = Path(frame.filename)
     return not any(file.is_relative_to(Path(module).parent) for module in (torch.__file__, __file__))

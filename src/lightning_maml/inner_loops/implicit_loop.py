@@ -1,6 +1,7 @@
 """iMAML: the outer gradient from the solution of the inner problem, not from the way to it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -9,19 +10,16 @@ from torch.optim import Optimizer
 
 from lightning_maml.arguments import Count, NotNegative, Positive, checked
 from lightning_maml.errors import SettingError
-from lightning_maml.inner_loops.chunk import Chunk, of_split
-from lightning_maml.inner_loops.contracts import Learner, Parameters, TaskRecord
+from lightning_maml.inner_loops.contracts import Learner, Objective, Parameters
+from lightning_maml.inner_loops.fast_learners import ManyTasks
 from lightning_maml.inner_loops.functional_loop import ChunkSize, FunctionalLoop
+from lightning_maml.inner_loops.higher_loop import Adaptation, Updater
 from lightning_maml.inner_loops.linear_solvers import conjugate_gradient, neumann_series
-from lightning_maml.inner_loops.proximal_problem import ProximalProblem
-from lightning_maml.inner_loops.sgd import Descent
-from lightning_maml.inner_loops.unrolled import Adaptation
+from lightning_maml.inner_loops.proximal_problem import NewtonDescent, ProximalDescent, ProximalProblem
+from lightning_maml.inner_loops.records import Record
 
 InnerSolver = Literal["gradient_descent", "hessian_free"]
 OuterSolver = Literal["cg", "neumann", "finite_difference"]
-
-_HALVINGS = 10  # of a Newton step
-_DECREASE = 1e-4  # of what the slope promises that a step must bring (Armijo)
 
 
 class ImplicitLoop(FunctionalLoop):
@@ -84,146 +82,89 @@ class ImplicitLoop(FunctionalLoop):
         self._neumann_step_size = neumann_step_size
         self._proximal_in_evaluation = proximal_in_evaluation
 
-    def gradients(self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord) -> list[Tensor]:
-        objective = adaptation.objective
-        if set(objective.query) - {adaptation.steps} or objective.support:
-            remedy = "its gradients are of the solution alone, and this objective weighs other losses too; use higher"
-            raise SettingError("inner_loop", "implicit", remedy)
+    def _gradients(self, adaptation: Adaptation, record: Record) -> list[Tensor]:
+        _require_solvable(adaptation)
+        adaptation, start = adaptation.started()
+        steps, meta = adaptation.steps, list(adaptation.meta.values())
+        constants = {name: value.detach() for name, value in adaptation.meta.items()}
+        constant = replace(adaptation, meta=constants, objective=Objective(trace=adaptation.objective.trace))
+        problem = _problem(constant, start, self._proximal)
+        leaves = {name: value.detach().requires_grad_() for name, value in start.items()}
+        update = self._solver(problem)
+        adapted, _ = constant.descend(leaves, update, record, range(steps))
+
+        _, (outer_loss,) = adaptation.descend(adapted, update, record, [steps])
+        slopes = torch.autograd.grad(outer_loss, [*adapted.values(), *meta], materialize_grads=True)
+        back = self._through_the_solution(problem, adapted, problem.flat(slopes[: len(adapted)]))
+        cotangents = list(problem.split(back).values())
+        through = torch.autograd.grad(list(start.values()), meta, cotangents, materialize_grads=True)
+        total = torch._foreach_add(slopes[len(adapted) :], through)
+        if {id(value) for value in start.values()} == {id(value) for value in meta}:
+            return list(total)  # everything that is learned adapts: the inner problem depends on θ by φ_0 alone
+        return list(torch._foreach_add(total, self._through_the_problem(adaptation, problem, adapted, back)))
+
+    def _evaluate(self, adaptation: Adaptation, record: Record) -> dict[str, Tensor]:
         _require_unencoded(adaptation.learner)
-        if adaptation.steps and adaptation.learner.step_size(meta, 0) is not None:
-            raise SettingError(
-                "inner_loop", "implicit", "the solution does not depend on learned step sizes; use higher"
-            )
-        constants = {name: value.detach() for name, value in meta.items()}
-        start = chunk.start(meta)
-        at = self._solve(adaptation, constants, chunk, start, self._proximal, record, evaluation=objective.trace)
+        adaptation, start = adaptation.started()
+        problem = _problem(adaptation, start, self._proximal if self._proximal_in_evaluation else 0.0)
+        return adaptation.descend(start, self._solver(problem), record)[0]
 
-        adapted = {name: value.detach().requires_grad_() for name, value in at.items()}
-        losses, outputs = chunk.losses(meta, adapted, "query", adaptation.steps)
-        record.add("query", adaptation.steps, losses, outputs, of_split(chunk.data, "query")[1])
-        weighted = objective.query.get(adaptation.steps, 0.0) * losses.sum()
-        sources = [*adapted.values(), *meta.values()]
-        slopes = torch.autograd.grad(weighted, sources, materialize_grads=True)
-        values = list(adapted.values())
-        back = self._through_the_solution(adaptation, constants, chunk, values, list(adapted), slopes[: len(adapted)])
-        outputs_of_start = [value for value in start.values() if value.requires_grad]
-        cotangents = [one for value, one in zip(start.values(), back, strict=True) if value.requires_grad]
-        through = torch.autograd.grad(
-            outputs_of_start, list(meta.values()), cotangents, allow_unused=True, materialize_grads=True
-        )
-        direct = torch._foreach_add(list(slopes[len(adapted) :]), list(through))
-        if {id(value) for value in start.values()} == {id(value) for value in meta.values()}:
-            return list(direct)  # everything that is learned adapts: the inner problem depends on θ by φ_0 alone
-        return list(torch._foreach_add(direct, self._through_the_problem(adaptation, meta, chunk, adapted, back)))
+    def _solver(self, problem: ProximalProblem) -> Updater:
+        if self._inner_solver == "hessian_free":
+            return NewtonDescent(problem, self._inner_cg_steps)
+        return ProximalDescent(problem, self._updater(problem.origin, problem.adaptation.objective))
 
-    def _through_the_problem(
-        self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, adapted: Parameters, back: list[Tensor]
-    ) -> list[Tensor]:
-        """How φ* moves with the parameters that the inner loss takes from θ and that do not adapt:
-
-        −(1/λ) ∂/∂θ ⟨∇_φ L_support(φ*, θ), v⟩  with v = (I + ∇²L_support/λ)⁻¹ ∇L_query
-        """
-        losses, _ = chunk.losses(meta, adapted, "support", adaptation.steps)
-        slopes = torch.autograd.grad(
-            losses.sum(), list(adapted.values()), create_graph=True, allow_unused=True, materialize_grads=True
-        )
-        pairs = zip(slopes, back, strict=True)
-        product = torch.stack([(slope * one).sum() for slope, one in pairs]).sum() / -self._proximal
-        if not product.requires_grad:
-            return [torch.zeros_like(value) for value in meta.values()]
-        return list(torch.autograd.grad(product, list(meta.values()), allow_unused=True, materialize_grads=True))
-
-    def solve(
-        self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord | None
-    ) -> dict[str, Tensor]:
-        _require_unencoded(adaptation.learner)
-        meta = {name: value.detach() for name, value in meta.items()}
-        proximal = self._proximal if self._proximal_in_evaluation else 0.0
-        evaluation = record is not None
-        record = record or TaskRecord.empty(adaptation.steps)
-        return self._solve(adaptation, meta, chunk, chunk.start(meta), proximal, record, evaluation=evaluation)
-
-    def _solve(
-        self,
-        adaptation: Adaptation,
-        meta: Parameters,
-        chunk: Chunk,
-        start: Parameters,
-        proximal: float,
-        record: TaskRecord,
-        *,
-        evaluation: bool,
-    ) -> dict[str, Tensor]:
-        """φ_K. Records the support loss of every step and, for an evaluation, the query losses and the last one."""
-        origin = {name: value.detach() for name, value in start.items()}
-        at = Descent(origin, {})
-        for step in range(adaptation.steps + 1):
-            at = Descent({name: value.detach().requires_grad_() for name, value in at.adapted.items()}, at.momentum)
-            if evaluation:
-                with torch.no_grad():
-                    losses, outputs = chunk.losses(meta, at.adapted, "query", step)
-                record.add("query", step, losses, outputs, of_split(chunk.data, "query")[1])
-            if not (evaluation or step < adaptation.steps):
-                continue
-            losses, outputs = chunk.losses(meta, at.adapted, "support", step)
-            record.add("support", step, losses, outputs, of_split(chunk.data, "support")[1])
-            if step == adaptation.steps:
-                continue
-            problem = ProximalProblem(chunk, meta, step, list(at.adapted), proximal)
-            if self._inner_solver == "gradient_descent":
-                slopes = problem.slope(losses, at.adapted, origin)
-                with torch.no_grad():
-                    gradients = problem.split(slopes, at.adapted)
-                    at = adaptation.sgd.step(at, gradients, adaptation.learner.step_size(meta, step))
-            else:
-                at = Descent(self._newton_step(problem, losses, at.adapted, origin), {})
-        return {name: value.detach() for name, value in at.adapted.items()}
-
-    def _newton_step(
-        self, problem: ProximalProblem, losses: Tensor, adapted: Parameters, origin: Parameters
-    ) -> dict[str, Tensor]:
-        """A step of Newton's method, as far as conjugate gradients know it, halved until it brings something."""
-        slope = problem.slope(losses, adapted, origin, create_graph=True)
-        direction = conjugate_gradient(problem.hessian(slope, adapted), -slope.detach(), self._inner_cg_steps)
-        with torch.no_grad():
-            promised = (slope * direction).sum(dim=1)
-            before, size = problem.value(adapted, origin), torch.ones_like(promised)
-            for _ in range(_HALVINGS):
-                tried = problem.moved(adapted, size[:, None] * direction)
-                fails = problem.value(tried, origin) > before + _DECREASE * size * promised
-                if losses.device.type == "cpu" and not fails.any():  # elsewhere asking takes longer than going on
-                    break
-                size = torch.where(fails, size / 2, size)
-            return problem.moved(adapted, torch.where(fails, 0, size)[:, None] * direction)
-
-    def _through_the_solution(
-        self,
-        adaptation: Adaptation,
-        meta: Parameters,
-        chunk: Chunk,
-        values: Sequence[Tensor],
-        names: Sequence[str],
-        slopes: Sequence[Tensor],
-    ) -> list[Tensor]:
-        """(I + ∇²L_support(φ)/λ)⁻¹ applied to the slopes of the query loss."""
-        problem = ProximalProblem(chunk, meta, adaptation.steps, list(names), self._proximal)
-        adapted = dict(zip(names, values, strict=True))
-        b = problem.flat(slopes)
+    def _through_the_solution(self, problem: ProximalProblem, adapted: Parameters, slopes: Tensor) -> Tensor:
+        """Return (I + ∇²L_support(φ)/λ)⁻¹, damped, times the slopes `[tasks, n]` of the query loss."""
+        steps = problem.adaptation.steps
         if self._outer_solver == "finite_difference":
-            product = problem.hessian_by_differences(adapted)
+            hessian = problem.hessian_by_differences(adapted, steps)
         else:
-            losses, _ = chunk.losses(meta, adapted, "support", adaptation.steps)
-            product = problem.hessian(problem.slope(losses, adapted, adapted, create_graph=True), adapted)
+            hessian = problem.hessian(
+                problem.slope(problem.losses(adapted, steps), adapted, create_graph=True), adapted
+            )
         rho, delta = self._damping
 
         def damped(v: Tensor) -> Tensor:
-            return (1 + rho) * v + (product(v) - self._proximal * v) / (self._proximal + delta)
+            return (1 + rho) * v + hessian(v) / (self._proximal + delta)
 
         if self._outer_solver == "neumann":
-            solution = neumann_series(damped, b, self._outer_steps, self._neumann_step_size)
-        else:
-            solution = conjugate_gradient(damped, b, self._outer_steps)
-        return list(problem.split(solution, adapted).values())
+            return neumann_series(damped, slopes, self._outer_steps, self._neumann_step_size)
+        return conjugate_gradient(damped, slopes, self._outer_steps)
+
+    def _through_the_problem(
+        self, adaptation: Adaptation, problem: ProximalProblem, adapted: Parameters, back: Tensor
+    ) -> list[Tensor]:
+        """Return how φ* moves with the parameters that the inner loss takes from θ and that do not adapt:
+
+        −(1/λ) ∂/∂θ ⟨∇_φ L_support(φ*, θ), v⟩  with v = (I + ∇²L_support/λ)⁻¹ ∇L_query
+        """
+        of_theta = replace(problem, adaptation=adaptation)
+        slope = of_theta.slope(of_theta.losses(adapted, adaptation.steps), adapted, create_graph=True)
+        meta = list(adaptation.meta.values())
+        if not slope.requires_grad:
+            return [torch.zeros_like(value) for value in meta]
+        return list(torch.autograd.grad(slope, meta, back / -self._proximal, materialize_grads=True))
+
+
+def _problem(adaptation: Adaptation, start: Parameters, proximal: float) -> ProximalProblem:
+    num_tasks = len(adaptation.task.support_x) if isinstance(adaptation.learner, ManyTasks) else 1
+    return ProximalProblem(adaptation, {name: value.detach() for name, value in start.items()}, proximal, num_tasks)
+
+
+def _require_solvable(adaptation: Adaptation) -> None:
+    """Check that the outer gradient depends on the solution of the inner problem alone.
+
+    Raises:
+        SettingError: if the objective weighs other losses, or features or step sizes are learned.
+    """
+    objective, learner = adaptation.objective, adaptation.learner
+    if set(objective.query) - {adaptation.steps} or objective.support:
+        remedy = "its gradients are of the solution alone, and this objective weighs other losses too; use higher"
+        raise SettingError("inner_loop", "implicit", remedy)
+    _require_unencoded(learner)
+    if adaptation.steps and learner.step_size(adaptation.meta, 0) is not None:
+        raise SettingError("inner_loop", "implicit", "the solution does not depend on learned step sizes; use higher")
 
 
 def _require_unencoded(learner: Learner) -> None:
@@ -232,7 +173,6 @@ def _require_unencoded(learner: Learner) -> None:
     Raises:
         SettingError: if there are.
     """
-    if type(learner).encode is not Learner.encode:
-        raise SettingError(
-            "inner_loop", "implicit", "this method's features are learned outside the inner problem; use higher"
-        )
+    if learner.encodes:
+        remedy = "this method's features are learned outside the inner problem; use higher"
+        raise SettingError("inner_loop", "implicit", remedy)

@@ -1,19 +1,19 @@
 """Memory that does not grow with the number of inner steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_maml.arguments import Count, checked
-from lightning_maml.episodes import Episodes, Task
-from lightning_maml.inner_loops.chunk import Chunk
-from lightning_maml.inner_loops.contracts import Parameters, TaskRecord
 from lightning_maml.inner_loops.functional_loop import ChunkSize, FunctionalLoop
 from lightning_maml.inner_loops.generators import Generators
-from lightning_maml.inner_loops.sgd import Descent
-from lightning_maml.inner_loops.unrolled import Adaptation
+from lightning_maml.inner_loops.higher_loop import Adaptation, leaves
+from lightning_maml.inner_loops.records import Record
+from lightning_maml.inner_loops.sgd import SGDUpdate
 
 
 class RecomputeLoop(FunctionalLoop):
@@ -51,86 +51,86 @@ class RecomputeLoop(FunctionalLoop):
         super().__init__(inner_optimizer, chunk_size, vectorized=vectorized)
         self._keep_every = keep_every
 
-    def gradients(self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord) -> list[Tensor]:
-        encoded = chunk.encode(meta)
-        inputs, chunk = _leaves_of(encoded, chunk)
-        started = chunk.start(meta)
-        random = Generators(chunk.data.support_x.device)
-        at = Descent({name: value.detach() for name, value in started.items()}, {})
-        kept = []
-        for first in range(0, adaptation.steps + 1, self._keep_every):
-            kept.append((first, at, random.state()))
-            for step in range(first, min(first + self._keep_every, adaptation.steps)):
-                at = Descent({name: value.detach().requires_grad_() for name, value in at.adapted.items()}, at.momentum)
-                at, _ = adaptation.advance(meta, chunk, at, step, None, differentiable=False)
-                at = Descent(*({name: value.detach() for name, value in part.items()} for part in at))
-
-        sources = [*meta.values(), *inputs]
-        sums = [torch.zeros_like(source) for source in sources]
-        adjoint: dict[str, Tensor] = {}
-        for first, at, state in reversed(kept):
-            with random.repeating(state):
-                adjoint, sums = self._segment(adaptation, meta, chunk, first, at, record, adjoint, sources, sums)
-
-        # What is left: through φ_0, and through what was computed before adaptation.
-        outputs = [(value, adjoint[f"adapted.{name}"]) for name, value in started.items()]
-        through = torch._foreach_add(_pull(outputs, sources), sums)
-        of_meta, of_inputs = through[: len(meta)], through[len(meta) :]
-        if not inputs:
-            return list(of_meta)
-        before = _pull(list(zip(_floats(encoded), of_inputs, strict=True)), list(meta.values()))
-        return list(torch._foreach_add(of_meta, before))
-
-    def _segment(
-        self,
-        adaptation: Adaptation,
-        meta: Parameters,
-        chunk: Chunk,
-        first: int,
-        at: Descent,
-        record: TaskRecord,
-        adjoint: dict[str, Tensor],
-        sources: list[Tensor],
-        sums: list[Tensor],
-    ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Recompute a segment from its first φ, and carry the adjoint of its last through it."""
-        at = Descent(*({name: value.detach().requires_grad_() for name, value in part.items()} for part in at))
-        leaves = _named(at)
-        losses = []
-        for step in range(first, min(first + self._keep_every, adaptation.steps + 1)):
-            at, loss = adaptation.advance(meta, chunk, at, step, record, differentiable=True)
-            losses += [] if loss is None else [(loss, torch.ones_like(loss))]
-        after = _named(at)
-        outputs = [(after[name], value) for name, value in adjoint.items()] + losses
-        gradients = _pull(outputs, [*leaves.values(), *sources])
-        carried = dict(zip(leaves, gradients, strict=False))
-        return carried, list(torch._foreach_add(sums, gradients[len(leaves) :]))
+    def _gradients(self, adaptation: Adaptation, record: Record) -> list[Tensor]:
+        adaptation, adapted = adaptation.started()
+        momentum: dict[str, Tensor] = {}
+        losses: list[Tensor] = []
+        last = adaptation.steps // self._keep_every * self._keep_every
+        for first in range(0, last, self._keep_every):
+            steps = range(first, first + self._keep_every)
+            segment = _Segment(adaptation, steps, list(adapted), list(momentum), self._settings, record)
+            adapted, momentum, loss = segment.taken(adapted, momentum)
+            losses += [] if loss is None else [loss]
+        # The backward pass begins with the last segment, whose graph is made at once.
+        update = SGDUpdate(self._settings, adaptation.objective, differentiable=True, momentum=momentum)
+        losses += adaptation.descend(adapted, update, record, range(last, adaptation.steps + 1))[1]
+        outer_loss = torch.stack(losses).sum()
+        with torch.autograd.set_multithreading_enabled(False):  # in this thread, where autocast and modes are as here
+            return list(torch.autograd.grad(outer_loss, list(adaptation.meta.values()), materialize_grads=True))
 
 
-def _named(at: Descent) -> dict[str, Tensor]:
-    parts = zip(("adapted", "momentum"), at, strict=True)
-    return {f"{part}.{name}": value for part, values in parts for name, value in values.items()}
+@dataclass(frozen=True)
+class _Segment:
+    """Some inner steps, as a function of tensors: θ, both inputs of the task, φ by its names and momentum by its own.
+
+    It returns φ, the momentum of every entry of φ (None: it has none) and the weighted loss (None: there is none).
+    """
+
+    adaptation: Adaptation
+    steps: Sequence[int]
+    names: list[str]
+    names_of_momentum: list[str]
+    settings: dict[str, Any]
+    record: Record
+
+    def taken(
+        self, adapted: dict[str, Tensor], momentum: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]:
+        """Return φ, momentum and loss; the graph between them and what they came from is made when it is needed."""
+        meta, task = self.adaptation.meta, self.adaptation.task
+        tensors = (*meta.values(), task.support_x, task.query_x, *adapted.values(), *momentum.values())
+        *results, loss = _Recomputed.apply(self, *tensors)
+        after = dict(zip(self.names, results, strict=False))
+        momentum = {
+            name: value for name, value in zip(self.names, results[len(after) :], strict=True) if value is not None
+        }
+        return after, momentum, loss
+
+    def run(self, tensors: Sequence[Tensor], *, differentiable: bool) -> list[Tensor | None]:
+        rest = iter(tensors)
+        meta = {name: next(rest) for name in self.adaptation.meta}
+        task = self.adaptation.task._replace(support_x=next(rest), query_x=next(rest))
+        adapted = leaves({name: next(rest) for name in self.names})
+        momentum = {name: next(rest) for name in self.names_of_momentum}
+        update = SGDUpdate(self.settings, self.adaptation.objective, differentiable=differentiable, momentum=momentum)
+        adapted, losses = replace(self.adaptation, meta=meta, task=task).descend(
+            adapted, update, self.record, self.steps
+        )
+        loss = torch.stack(losses).sum() if losses else None
+        return [*adapted.values(), *(update.momentum.get(name) for name in self.names), loss]
 
 
-def _pull(outputs: list[tuple[Tensor, Tensor]], sources: list[Tensor]) -> list[Tensor]:
-    """Σ over outputs of (∂output/∂source)ᵀ cotangent, for each source."""
-    live = [(output, cotangent) for output, cotangent in outputs if output.requires_grad]
-    if not live:
-        return [torch.zeros_like(source) for source in sources]
-    values, cotangents = zip(*live, strict=True)
-    return list(torch.autograd.grad(values, sources, cotangents, allow_unused=True, materialize_grads=True))
+class _Recomputed(torch.autograd.Function):
+    """A segment without its graph, which the backward pass makes by taking the segment's steps again."""
 
+    @staticmethod
+    def forward(ctx: Any, segment: _Segment, *tensors: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.segment, ctx.generators = segment, Generators(tensors[0].device)
+        ctx.state = ctx.generators.state()
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        with torch.enable_grad():
+            results = segment.run([tensor.detach() for tensor in tensors], differentiable=False)
+        return tuple(None if result is None else result.detach() for result in results)
 
-def _floats(data: Task | Episodes) -> list[Tensor]:
-    """The inputs that encoding may have made from θ."""
-    return [value for value in (data.support_x, data.query_x) if value.requires_grad]
-
-
-def _leaves_of(encoded: Task | Episodes, chunk: Chunk) -> tuple[list[Tensor], Chunk]:
-    """The encoded inputs cut off from θ, as leaves of their own; and the chunk that has them."""
-    cut = {
-        name: value.detach().requires_grad_() if value.requires_grad else value
-        for name, value in encoded._asdict().items()
-    }
-    data = type(encoded)(**cut)
-    return _floats(data), chunk.having(data)
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[1:]
+        tensors = [one.detach().requires_grad_(need) for one, need in zip(ctx.saved_tensors, needed, strict=True)]
+        with torch.enable_grad(), ctx.generators.repeating(ctx.state):
+            results = ctx.segment.run(tensors, differentiable=True)
+        pairs = [(a, b) for a, b in zip(results, cotangents, strict=True) if a is not None and b is not None]
+        live, of_live = zip(*((a, b) for a, b in pairs if a.requires_grad), strict=True)
+        sources = [tensor for tensor, need in zip(tensors, needed, strict=True) if need]
+        gradients = iter(torch.autograd.grad(live, sources, of_live, allow_unused=True))
+        return None, *(next(gradients) if need else None for need in needed)

@@ -1,21 +1,22 @@
 """Reptile: towards the adapted parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_maml.arguments import Count, checked, require
 from lightning_maml.episodes import Episodes, Task, copy_to
 from lightning_maml.errors import SettingError
-from lightning_maml.inner_loops.contracts import Learner, Objective, TaskRecord, Trajectory, stack_records
-from lightning_maml.inner_loops.higher_loop import HigherLoop
+from lightning_maml.inner_loops.contracts import Learner, Objective, Trajectory
+from lightning_maml.inner_loops.higher_loop import Adaptation, HigherLoop
+from lightning_maml.inner_loops.records import Record
 
 
 class ReptileLoop(HigherLoop):
-    """Hands over, in place of an outer gradient, the way back from where adaptation ended (Nichol et al. 2018, "On
+    """Returns, in place of an outer gradient, the way back from where adaptation ended (Nichol et al. 2018, "On
     First-Order Meta-Learning Algorithms", algorithm 2):
 
         g = mean over tasks of (θ − φ_K),   φ_{k+1} = U(φ_k, ∇_φ L_support(φ_k)),   φ_0 = θ
@@ -48,32 +49,28 @@ class ReptileLoop(HigherLoop):
             remedy = "it learns from adaptation alone, and this method does not adapt by gradient; use higher"
             raise SettingError("inner_loop", "reptile", remedy)
         require("num_inner_steps", steps, Count)
-        meta = {name: theta.detach().requires_grad_() for name, theta in learner.meta_parameters().items()}
-        sums = {name: torch.zeros_like(theta) for name, theta in meta.items()}
-        records = []
-        with torch.enable_grad():
-            for task in episodes.tasks():
-                record = TaskRecord.empty(steps)
-                batches = self._batches(task, steps)
-                before, after = self.descend(
-                    learner, meta, task, steps, record, evaluation=objective.trace, batches=batches
-                )
-                # Through φ_0(θ), so that a learner whose start is a function of θ is moved by what it is made of.
-                moving = {name: start for name, start in before.items() if start.requires_grad}
-                way = [(start - after[name]).detach() for name, start in moving.items()]
-                back = torch.autograd.grad(
-                    list(moving.values()), list(meta.values()), way, allow_unused=True, materialize_grads=True
-                )
-                sums = {name: total + one for (name, total), one in zip(sums.items(), back, strict=True)}
-                records.append(record)
-        trajectory = stack_records(records, classification=not episodes.query_y.is_floating_point())
-        return trajectory, {name: total / episodes.num_tasks for name, total in sums.items()}
+        return self._computed(learner, episodes, steps, Objective(trace=objective.trace))
 
-    def _batches(self, task: Task, steps: int) -> list[Int[Tensor, " samples"]] | None:
-        """The support samples of each step, all of them before any comes again."""
+    def _gradients(self, adaptation: Adaptation, record: Record) -> list[Tensor]:
+        """Return (∂φ_0/∂θ)ᵀ (φ_0 − φ_K): a learner whose start is a function of θ is moved by what it is made of."""
+        meta = adaptation.meta
+        adaptation, start = adaptation.started()
+        task = Task(*(field.detach() for field in adaptation.task))
+        constant = replace(adaptation, meta={name: value.detach() for name, value in meta.items()}, task=task)
+        adapted = {name: value.detach().requires_grad_() for name, value in start.items()}
+        update = self._updater(adapted, adaptation.objective)
+        for step, batch in enumerate(self._batches(task, adaptation.steps)):
+            adapted, _ = replace(constant, task=batch).descend(adapted, update, record, [step])
+        constant.descend(adapted, update, record, [adaptation.steps])
+        way = [(value - adapted[name]).detach() for name, value in start.items()]
+        return list(torch.autograd.grad(list(start.values()), list(meta.values()), way, materialize_grads=True))
+
+    def _batches(self, task: Task, steps: int) -> Iterator[Task]:
+        """Return the task with the support samples of each step: every sample once before any comes again."""
         samples = len(task.support_x)
-        if self._batch_size is None or self._batch_size >= samples:
-            return None
-        needed = steps * self._batch_size
-        order = torch.cat([torch.randperm(samples) for _ in range(-(-needed // samples))])[:needed]
-        return list(copy_to(order, task.support_x.device).view(steps, self._batch_size))
+        size = min(self._batch_size or samples, samples)
+        if size == samples:
+            return (task for _ in range(steps))
+        order = torch.cat([torch.randperm(samples) for _ in range(-(-steps * size // samples))])[: steps * size]
+        rows = copy_to(order, task.support_x.device).view(steps, size)
+        return (task._replace(support_x=task.support_x[row], support_y=task.support_y[row]) for row in rows)

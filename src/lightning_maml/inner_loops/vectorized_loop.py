@@ -2,14 +2,9 @@
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_maml.inner_loops.chunk import Chunk
-from lightning_maml.inner_loops.contracts import Parameters, TaskRecord
 from lightning_maml.inner_loops.functional_loop import ChunkSize, FunctionalLoop
-from lightning_maml.inner_loops.unrolled import Adaptation, unroll
 
 
 class VectorizedLoop(FunctionalLoop):
@@ -27,7 +22,3 @@ class VectorizedLoop(FunctionalLoop):
 
     def __init__(self, inner_optimizer: Callable[..., Optimizer], chunk_size: ChunkSize = "auto") -> None:
         super().__init__(inner_optimizer, chunk_size, vectorized=True)
-
-    def gradients(self, adaptation: Adaptation, meta: Parameters, chunk: Chunk, record: TaskRecord) -> list[Tensor]:
-        total = unroll(adaptation, meta, chunk, record)
-        return list(torch.autograd.grad(total, list(meta.values()), materialize_grads=True))

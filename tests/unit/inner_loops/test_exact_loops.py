@@ -257,7 +257,7 @@ def test_a_network_that_cannot_be_batched_is_refused_with_the_reason(loop: Any, 
 
 def test_the_chunk_that_fits_is_found_for_each_size_of_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small task first; of one that keeps more, fewer fit, and a first meta-batch of one task is no bound."""
-    monkeypatch.setattr("lightning_maml.inner_loops.functional_loop._room", lambda _: 1_000_000)
+    monkeypatch.setattr("lightning_maml.inner_loops.functional_loop.room", lambda _: 1_000_000)
     loop, learner = VectorizedLoop(SGD), MAML(small_conv4())
     sizes = []
     for episodes in (classification(1), classification(1, shots=8, queries=8), classification(9)):
@@ -302,7 +302,7 @@ def test_numbers_out_of_range(make: Any, message: str) -> None:
 
 def test_the_chunk_is_found_again_when_second_derivatives_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     """As MAML++ anneals them; and each order is checked when it is first met."""
-    monkeypatch.setattr("lightning_maml.inner_loops.functional_loop._room", lambda _: 1_000_000)
+    monkeypatch.setattr("lightning_maml.inner_loops.functional_loop.room", lambda _: 1_000_000)
     checked: list[bool] = []
     monkeypatch.setattr(VectorizedLoop, "_check", lambda *arguments: checked.append(arguments[-1].first_order))
     loop, learner, sizes = VectorizedLoop(SGD), MAML(small_conv4()), []
