@@ -2,10 +2,10 @@
 
 from lightning_maml.algorithms.anil import ANIL
 from lightning_maml.algorithms.boil import BOIL
-from lightning_maml.algorithms.maml import MAML
+from lightning_maml.algorithms.feature_learner import FeatureLearner
+from lightning_maml.algorithms.maml import MAML, NetworkLearner
 from lightning_maml.algorithms.maml_pp import MAMLPlusPlus
 from lightning_maml.algorithms.meta_sgd import MetaSGD
-from lightning_maml.algorithms.network_learner import FeatureLearner, NetworkLearner
 from lightning_maml.algorithms.objectives import (
     DomainGeneralizationLoss,
     FinalLoss,

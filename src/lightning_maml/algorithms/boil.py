@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
+from lightning_maml.algorithms.feature_learner import require_body_and_head
 from lightning_maml.algorithms.maml import MAML
-from lightning_maml.algorithms.network_learner import require_body_and_head
 from lightning_maml.episodes import Task
 from lightning_maml.inner_loops import Parameters
 

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmeta.utils.prototype import get_prototypes
 
-from lightning_maml.algorithms.network_learner import FeatureLearner, absent
+from lightning_maml.algorithms.feature_learner import FeatureLearner, absent
 from lightning_maml.episodes import Task
 from lightning_maml.inner_loops import Parameters
 

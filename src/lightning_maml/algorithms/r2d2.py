@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_maml.algorithms.network_learner import FeatureLearner, absent, membership
+from lightning_maml.algorithms.feature_learner import FeatureLearner, absent, membership
 from lightning_maml.arguments import Positive, checked
 from lightning_maml.episodes import Task
 from lightning_maml.inner_loops import Parameters

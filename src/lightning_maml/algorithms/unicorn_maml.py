@@ -3,7 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightning_maml.algorithms.network_learner import NetworkLearner, absent, require_body_and_head
+from lightning_maml.algorithms.feature_learner import absent, require_body_and_head
+from lightning_maml.algorithms.maml import NetworkLearner
 from lightning_maml.episodes import Task
 from lightning_maml.inner_loops import Parameters
 

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torchmeta.utils.prototype import get_prototypes, prototypical_loss
 
 from lightning_maml.algorithms import ANIL, BOIL, MAML, R2D2, MAMLPlusPlus, MetaSGD, ProtoNet, UnicornMAML
-from lightning_maml.algorithms.network_learner import FeatureLearner
+from lightning_maml.algorithms.feature_learner import FeatureLearner
 from lightning_maml.algorithms.r2d2 import ridge_regression
 from lightning_maml.episodes import Episodes
 from lightning_maml.errors import SettingError

@@ -37,7 +37,7 @@ def test_reptile_asks_for_nothing() -> None:
 
 
 def test_numbers_out_of_range() -> None:
-    with pytest.raises(SettingError, match="algorithm.objective.multi_step_updates=-1"):
+    with pytest.raises(SettingError, match="^multi_step_updates=-1"):
         MultiStepLoss(multi_step_updates=-1)
-    with pytest.raises(SettingError, match="algorithm.objective.beta=-1"):
+    with pytest.raises(SettingError, match="beta=-1"):
         DomainGeneralizationLoss(beta=-1)

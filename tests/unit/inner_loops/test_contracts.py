@@ -111,8 +111,8 @@ def test_hooks_on_the_meta_parameters_see_nothing_of_the_inner_loop() -> None:
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
-        (partial(torch.optim.ASGD, lr=0.1), "optim.inner_optimizer._target_=ASGD"),
-        (partial(torch.optim.RMSprop, lr=0.1, centered=True), "optim.inner_optimizer.centered=True"),
+        (partial(torch.optim.ASGD, lr=0.1), "inner_optimizer._target_=ASGD"),
+        (partial(torch.optim.RMSprop, lr=0.1, centered=True), "inner_optimizer.centered=True"),
     ],
 )
 def test_what_higher_would_get_wrong_is_refused(optimizer: Any, message: str) -> None:

@@ -279,8 +279,8 @@ def test_a_bug_in_the_network_is_not_mistaken_for_that() -> None:
 @pytest.mark.parametrize(
     ("optimizer", "message"),
     [
-        (torch.optim.Adam, "optim.inner_optimizer._target_=Adam: .*inner_loop=higher"),
-        (partial(torch.optim.SGD, lr=-1), "optim.inner_optimizer.lr=-1: Invalid learning rate"),
+        (torch.optim.Adam, "inner_optimizer._target_=Adam: .*inner_loop=higher"),
+        (partial(torch.optim.SGD, lr=-1), "inner_optimizer.lr=-1: Invalid learning rate"),
     ],
 )
 def test_other_optimizers_than_sgd_are_refused(loop: Any, optimizer: Any, message: str) -> None:
@@ -291,8 +291,8 @@ def test_other_optimizers_than_sgd_are_refused(loop: Any, optimizer: Any, messag
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: VectorizedLoop(SGD, chunk_size=0), "inner_loop.chunk_size=0"),
-        (lambda: RecomputeLoop(SGD, keep_every=0), "inner_loop.keep_every=0"),
+        (lambda: VectorizedLoop(SGD, chunk_size=0), "^chunk_size=0"),
+        (lambda: RecomputeLoop(SGD, keep_every=0), "^keep_every=0"),
     ],
 )
 def test_numbers_out_of_range(make: Any, message: str) -> None:

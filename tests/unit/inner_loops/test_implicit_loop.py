@@ -189,13 +189,13 @@ def test_conjugate_gradients_and_neumann_series_solve_each_system_for_itself() -
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"proximal": 0}, "inner_loop.proximal=0"),
-        ({"inner_solver": "newton"}, "inner_loop.inner_solver=newton: choose from gradient_descent, hessian_free"),
-        ({"outer_solver": "lu"}, "inner_loop.outer_solver=lu: choose from cg, neumann, finite_difference"),
-        ({"outer_steps": 0}, "inner_loop.outer_steps=0"),
-        ({"neumann_step_size": -1.0}, "inner_loop.neumann_step_size=-1"),
-        ({"identity_damping": -1.0}, "inner_loop.identity_damping=-1"),
-        ({"proximal_damping": -0.1}, "inner_loop.proximal_damping=-0.1"),
+        ({"proximal": 0}, "^proximal=0"),
+        ({"inner_solver": "newton"}, "^inner_solver=newton: must be 'gradient_descent' or 'hessian_free'"),
+        ({"outer_solver": "lu"}, "^outer_solver=lu: must be 'cg', 'neumann' or 'finite_difference'"),
+        ({"outer_steps": 0}, "^outer_steps=0"),
+        ({"neumann_step_size": -1.0}, "^neumann_step_size=-1"),
+        ({"identity_damping": -1.0}, "^identity_damping=-1"),
+        ({"proximal_damping": -0.1}, "^proximal_damping=-0.1"),
     ],
 )
 def test_settings_out_of_range(settings: Any, message: str) -> None:
