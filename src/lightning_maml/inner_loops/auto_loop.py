@@ -1,5 +1,6 @@
 """The fastest exact loop for the shapes at hand."""
 
+import contextlib
 import logging
 import statistics
 import time
@@ -44,14 +45,14 @@ class AutoLoop:
                 "train.deterministic", True, "inner_loop=auto chooses by time; choose inner_loop=higher or vectorized"
             )
         self._loops: dict[str, InnerLoop] = {"higher": HigherLoop(inner_optimizer)}
-        try:
-            self._loops["vectorized"] = VectorizedLoop(inner_optimizer)
-            self._loops["vectorized, chunks of 4"] = VectorizedLoop(inner_optimizer, chunk_size=4)
-            self._loops["vectorized, single tasks"] = VectorizedLoop(inner_optimizer, chunk_size=1)
-            self._last_resort: InnerLoop | None = RecomputeLoop(inner_optimizer)
-        except SettingError:
-            self._loops = {"higher": self._loops["higher"]}
-            self._last_resort = None
+        self._last_resort: dict[str, InnerLoop] = {}
+        with contextlib.suppress(SettingError):  # of another optimizer than SGD
+            self._last_resort = {"recompute": RecomputeLoop(inner_optimizer)}
+            self._loops |= {
+                "vectorized": VectorizedLoop(inner_optimizer),
+                "vectorized, chunks of 4": VectorizedLoop(inner_optimizer, chunk_size=4),
+                "vectorized, single tasks": VectorizedLoop(inner_optimizer, chunk_size=1),
+            }
         self._choices: dict[str, str] = {}
 
     def __call__(
@@ -61,13 +62,12 @@ class AutoLoop:
         shape = _shape(episodes, steps, objective)
         if shape not in self._choices:
             self._choices[shape] = self._choose(learner, episodes, steps, objective)
-        name = self._choices[shape]
-        loop = self._last_resort if name == "recompute" and self._last_resort is not None else self._loops[name]
+        loop = (self._last_resort | self._loops)[self._choices[shape]]
         return loop(learner, episodes, steps=steps, objective=objective)
 
     @property
     def reference(self) -> InnerLoop:
-        """One that does the same without timing anything, or asking other processes."""
+        """A loop that computes the same without timing anything, or asking other processes."""
         return self._loops["higher"]
 
     def adapt(self, learner: Learner, task: Task, *, steps: int) -> dict[str, Tensor]:
@@ -75,12 +75,12 @@ class AutoLoop:
         return self.reference.adapt(learner, task, steps=steps)
 
     def state_dict(self) -> dict[str, str]:
-        """What was chosen for each shape."""
+        """Return what was chosen for each shape."""
         return dict(self._choices)
 
     def load_state_dict(self, state: dict[str, str]) -> None:
-        """Go on with what was chosen."""
-        known = {*self._loops, *(["recompute"] if self._last_resort is not None else [])}
+        """Take from now on what was chosen."""
+        known = self._last_resort | self._loops
         self._choices = {shape: name for shape, name in state.items() if name in known}
 
     def _choose(self, learner: Learner, episodes: Episodes, steps: int, objective: Objective | None) -> str:
@@ -109,7 +109,7 @@ class AutoLoop:
     def _timed(
         self, name: str, learner: Learner, episodes: Episodes, steps: int, objective: Objective | None
     ) -> float | None:
-        """Seconds for the meta-batch; None if this loop cannot do it or has not the memory."""
+        """Return the seconds for the meta-batch; None if this loop cannot do it or has not the memory."""
         started = _now(episodes)
         try:
             self._loops[name](learner, episodes, steps=steps, objective=objective)
@@ -128,7 +128,7 @@ def _now(episodes: Episodes) -> float:
 
 
 def _shape(episodes: Episodes, steps: int, objective: Objective | None) -> str:
-    """What the time depends on, as text, for checkpoints."""
+    """Return what the time depends on, as text, for checkpoints."""
     shapes = [tuple(field.shape) for field in episodes]
     of_objective = (
         None if objective is None else (sorted(objective.query), sorted(objective.support), objective.first_order)
@@ -137,7 +137,7 @@ def _shape(episodes: Episodes, steps: int, objective: Objective | None) -> str:
 
 
 def _of_first_rank(name: str) -> str:
-    """The first rank's choice, on every rank."""
+    """Return the first rank's choice, on every rank."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return name
     names: list[Any] = [name]

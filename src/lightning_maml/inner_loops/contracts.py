@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lightning_maml.episodes import Episodes, Task
 from lightning_maml.errors import SettingError
+from lightning_maml.inner_loops.targets import require_fitting
 
 Parameters = Mapping[str, Tensor]
 """Parameters by name: the meta-parameters θ, or the adapted ones φ_k."""
@@ -36,11 +37,6 @@ class Learner(nn.Module, ABC):
     any_ways = False
     ways: int
     adapts_by_gradient = True
-
-    @property
-    def encodes(self) -> bool:
-        """True if the method computes something once per task, before adaptation."""
-        return type(self).encode is not Learner.encode
 
     def meta_parameters(self) -> dict[str, Tensor]:
         """Return θ by name: the parameters of this module that are not frozen."""
@@ -67,15 +63,8 @@ class Learner(nn.Module, ABC):
         Raises:
             SettingError: if the targets have another shape than the output: PyTorch would broadcast them.
         """
-        if y.is_floating_point():
-            if y.shape != output.shape:
-                remedy = f"the network's output is {[*output.shape]}; give targets of that shape, or integer labels"
-                raise SettingError("targets of shape", [*y.shape], remedy)
-            return F.mse_loss(output, y)
-        if output.dim() != 2 or y.shape != output.shape[:1]:
-            remedy = f"the network's output is {[*output.shape]}, and must be [samples, ways] for labels [samples]"
-            raise SettingError("labels of shape", [*y.shape], remedy)
-        return F.cross_entropy(output, y)
+        require_fitting(output, y)
+        return F.mse_loss(output, y) if y.is_floating_point() else F.cross_entropy(output, y)
 
     def step_size(self, meta: Parameters, step: int) -> Parameters | None:
         """Return a step size for each entry of φ (broadcastable to it), or None for the inner optimizer's own."""

@@ -22,15 +22,11 @@ class FastLearner(Learner):
         super().__init__()
         self._learner = learner
 
-    @property
-    def encodes(self) -> bool:
-        return self._learner.encodes
-
     def meta_parameters(self) -> dict[str, Tensor]:
         return self._learner.meta_parameters()
 
     def encode(self, meta: Parameters, task: Task) -> Task:
-        if not self.encodes:
+        if not encodes(self):
             return task
         return Task(*self._answered(lambda *fields: tuple(self._learner.encode(meta, Task(*fields))), *task))
 
@@ -55,6 +51,12 @@ class FastLearner(Learner):
     def _answered(self, function: Callable[..., Any], *arguments: Any) -> Any:
         with FastLayers():
             return function(*arguments)
+
+
+def encodes(learner: Learner) -> bool:
+    """Return whether the method computes something once per task, before adaptation."""
+    own = learner._learner if isinstance(learner, FastLearner) else learner
+    return type(own).encode is not Learner.encode
 
 
 class ManyTasks(FastLearner):

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from lightning_maml.arguments import Count, NotNegative, Positive, checked
 from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops.contracts import Learner, Objective, Parameters
-from lightning_maml.inner_loops.fast_learners import ManyTasks
+from lightning_maml.inner_loops.fast_learners import ManyTasks, encodes
 from lightning_maml.inner_loops.functional_loop import ChunkSize, FunctionalLoop
 from lightning_maml.inner_loops.higher_loop import Adaptation, Updater
 from lightning_maml.inner_loops.linear_solvers import conjugate_gradient, neumann_series
@@ -173,6 +173,6 @@ def _require_unencoded(learner: Learner) -> None:
     Raises:
         SettingError: if there are.
     """
-    if learner.encodes:
+    if encodes(learner):
         remedy = "this method's features are learned outside the inner problem; use higher"
         raise SettingError("inner_loop", "implicit", remedy)

@@ -1,10 +1,10 @@
-"""What is seen along an inner loop while it runs, and the accuracy of an output."""
+"""What is seen along an inner loop while it runs."""
 
 import torch
-from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from lightning_maml.inner_loops.contracts import Trajectory
+from lightning_maml.inner_loops.targets import accuracy
 
 
 class Record:
@@ -41,21 +41,3 @@ class Record:
             support_accuracy=stacked("support_accuracy") if classification else None,
             query_accuracy=stacked("query_accuracy") if classification else None,
         )
-
-
-def accuracy(
-    logits: Float[Tensor, "*tasks samples ways"], y: Shaped[Tensor, "*tasks samples"]
-) -> Float[Tensor, "*tasks"]:
-    """Return the fraction of samples whose largest logit is that of their class.
-
-    Of n logits that are the largest and equal up to rounding, each counts 1/n, as a guess among them would. Rounding is
-    64 ε (of float32 or float64) times the mean of the task's largest logits; for a sample, none of these counts for
-    more than a hundred times its own.
-    """
-    top = logits.amax(dim=-1, keepdim=True)
-    size = top.abs().nan_to_num()
-    usual = torch.minimum(size.mT, 100 * size).mean(dim=-1, keepdim=True)
-    noise = 64 * min(torch.finfo(logits.dtype).eps, torch.finfo(torch.float32).eps) * usual
-    largest = logits >= top - noise
-    right = largest & (torch.arange(logits.shape[-1], device=logits.device) == y.unsqueeze(-1))
-    return (right.any(dim=-1).to(logits.dtype) / largest.sum(dim=-1).clamp(min=1)).mean(dim=-1)

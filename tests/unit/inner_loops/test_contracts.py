@@ -12,7 +12,7 @@ from lightning_maml.algorithms import MAML, UnicornMAML
 from lightning_maml.episodes import Episodes, Task
 from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import AutoLoop, HigherLoop, Objective, Parameters, RecomputeLoop, VectorizedLoop
-from lightning_maml.inner_loops.records import accuracy
+from lightning_maml.inner_loops.targets import accuracy
 from lightning_maml.models import Conv4
 from tests.tasks import classification, regression, small_mlp
 from tests.unit.inner_loops.test_higher_loop import SGD, loss_of, sgd_by_hand
