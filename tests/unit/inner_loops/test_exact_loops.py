@@ -173,8 +173,9 @@ class PythonsNoise(nn.Module):
 
 @pytest.mark.parametrize("network", [with_dropout, PythonsNoise])
 @pytest.mark.parametrize("settings", [{}, {"keep_every": 1}, {"vectorized": True}])
+@pytest.mark.parametrize("query", [{4: 1.0}, {1: 0.5, 2: 0.3, 4: 1.0}])
 def test_recompute_repeats_what_is_drawn_and_goes_on_as_the_unrolled_loop(
-    settings: dict[str, Any], network: Any
+    settings: dict[str, Any], network: Any, query: dict[int, float]
 ) -> None:
     learner, episodes = MAML(network()), classification(1)
     other: Any = VectorizedLoop(SGD) if "vectorized" in settings else HigherLoop(SGD)
@@ -183,7 +184,7 @@ def test_recompute_repeats_what_is_drawn_and_goes_on_as_the_unrolled_loop(
         torch.manual_seed(8)
         random.seed(8)
         np.random.seed(8)
-        results.append(loop(learner, episodes, steps=4, objective=Objective({4: 1.0}, {}))[1])
+        results.append(loop(learner, episodes, steps=4, objective=Objective(query))[1])
     assert difference(results[1], results[0]) < 1e-12
 
 
