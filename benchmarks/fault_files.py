@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from benchmarks.fault_runs import Outcome, Run
-from lightning_maml.checkpoint_files import is_whole, load_whole
+from lightning_maml.training.checkpoint_files import is_whole, load_whole
 from tests.disturbed import fill_up
 from tests.integration.ends import same_state
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from lightning_maml.checkpoint_files import is_whole, whole_or_previous
+from lightning_maml.training.checkpoint_files import is_whole, whole_or_previous
 from tests.integration.command import TELLING, begun, environment, tiny
 from tests.integration.ends import end_of, same_state
 from tests.paths import ROOT

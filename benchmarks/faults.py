@@ -30,8 +30,8 @@ from rich.table import Table  # noqa: E402
 
 from benchmarks.fault_plan import Plan, Trial  # noqa: E402
 from benchmarks.fault_runs import Outcome  # noqa: E402
-from lightning_maml.callbacks.loggers import code_version  # noqa: E402
 from lightning_maml.files import write_whole  # noqa: E402
+from lightning_maml.reports.loggers import code_version  # noqa: E402
 from tests import omniglot_server  # noqa: E402
 
 REPORT = ROOT / "benchmarks" / "faults_report.md"

@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 from results_folders import RECORD, Folders, meta_updates_of, metrics_of
 from results_machine import ROOT, hardware, software
 
-from lightning_maml.callbacks.loggers import code_version
 from lightning_maml.files import write_whole
+from lightning_maml.reports.loggers import code_version
 
 _NOT_MEASURED = 0.97  # of a measured speed: what validations and checkpoints leave
 _PATIENCE = 300  # seconds for a run to end when it is told to

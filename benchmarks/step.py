@@ -22,8 +22,8 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from lightning_maml.algorithms import MAML
-from lightning_maml.callbacks import MetricsCSV
 from lightning_maml.inner_loops import Objective, VectorizedLoop
+from lightning_maml.reports import MetricsCSV
 from lightning_maml.shell.allocator import keep_freed_memory
 from lightning_maml.training import OuterLoop
 

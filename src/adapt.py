@@ -24,12 +24,12 @@ def main(cfg: DictConfig) -> None:
             raise SettingError(name, "", "this must be given; conf/adapt.yaml says what it is")
     from pathlib import Path  # with what follows, because torch takes seconds and --help should not
 
-    from lightning_maml.callbacks.announcements import shown
     from lightning_maml.data import accessible
     from lightning_maml.few_shot import FewShotLearner
     from lightning_maml.few_shot.folders import images_of, read_query, read_support
     from lightning_maml.few_shot.predictions import as_table, draw_predictions, write_predictions
     from lightning_maml.files import all_or_none
+    from lightning_maml.reports.announcements import shown
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     if cfg.onnx and cfg.transductive:

@@ -23,7 +23,7 @@ def main() -> None:
     from matplotlib.backend_bases import FigureCanvasBase
     from rich.console import Console  # these take a second, and --help should not
 
-    from lightning_maml.callbacks.comparison import compare, comparison_table, draw_comparison
+    from lightning_maml.reports.comparison import compare, comparison_table, draw_comparison
 
     formats = FigureCanvasBase.get_supported_filetypes()
     if arguments.output.suffix[1:] not in ("", *formats):

@@ -13,9 +13,9 @@ from lightning_maml.shell import command_line
 def main(cfg: DictConfig) -> float | None:
     """One run. Returns the best value of the monitored metric, for sweepers to optimize."""
     # Imported here, because torch takes seconds and --help should not.
-    from lightning_maml.callbacks import announce, begin_logging, conclude, end_logging
     from lightning_maml.data import headline
     from lightning_maml.few_shot import Recipe
+    from lightning_maml.reports import announce, begin_logging, conclude, end_logging
     from lightning_maml.shell.configuration import build, build_each, check_settings
     from lightning_maml.shell.recording import recorded
     from lightning_maml.training import (
@@ -68,7 +68,7 @@ def main(cfg: DictConfig) -> float | None:
             trainer.test(algorithm, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
         succeeded = True
     finally:
-        end_logging(loggers, succeeded=succeeded)
+        end_logging(trainer, succeeded=succeeded)
         conclude(run.output_dir, overrides, best.best_model_path)
     return None if best.best_model_score is None else float(best.best_model_score)
 

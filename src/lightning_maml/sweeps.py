@@ -1,15 +1,13 @@
-"""The jobs of a sweep: which are done, what became of each, and where one that was stopped goes on.
+"""The jobs of a sweep: which are done, and where one that was stopped resumes.
 
 Imports nothing heavy.
 """
 
 import hashlib
-import json
 import logging
 import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -18,72 +16,25 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_maml.checkpoint_files import LAST, previous_of, whole_or_previous
 from lightning_maml.errors import NonFiniteLossError, SettingError
-from lightning_maml.files import alone_in, write_whole
-from lightning_maml.processes import rank, several
+from lightning_maml.files import alone_in
+from lightning_maml.processes import several
 
 log = logging.getLogger(__name__)
 
-OUTCOME = "outcome.json"
-FINISHED, FAILED, STOPPED = "finished", "failed", "stopped"
 _LONGEST_NAME = 120  # of a folder; file systems take 255
 
-unfinished: list[str] = []
-"""The jobs of this process's sweep that failed or were stopped, a line each; filled when it ends."""
-
-at_end: list[Callable[[], None]] = []
-"""What is still to be done for this process's sweep when it ends."""
-
-
-def end() -> None:
-    """Do it, however the sweep has ended: as it should, by an error of its launcher's, or interrupted."""
-    while at_end:
-        at_end.pop()()
-
-
-@dataclass
-class Outcome:
-    """What became of a job; its folder holds it as `outcome.json`.
-
-    Attributes:
-        overrides: those that the job was started with.
-        status: "finished", "failed", or "stopped": begun, and neither of the others yet.
-        value: what the job returned, the best value of the monitored metric; None without one.
-        error: why it failed, in one line.
-        seconds: how long it took, over all the times that it was taken up and not killed.
-    """
-
-    overrides: list[str]
-    status: str = STOPPED
-    value: float | None = None
-    error: str | None = None
-    seconds: float = 0.0
-
-    @classmethod
-    def of(cls, folder: Path) -> "Outcome | None":
-        """That of the job in `folder`; None if no job was begun there."""
-        try:
-            return cls(**json.loads((folder / OUTCOME).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
-
-    def write(self, folder: Path) -> None:
-        """Into the job's folder; one of several processes that share the job writes."""
-        if rank() == 0:
-            write_whole(folder / OUTCOME, json.dumps(asdict(self), indent=2) + "\n")
+Task = Callable[[DictConfig], float | None]
 
 
 def in_sweep() -> bool:
-    """Whether the task that runs is a job of a sweep."""
+    """Return whether the task that runs is a job of a sweep."""
     return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
 
 
-def run_as_job(
-    task: Callable[[DictConfig], float | None], cfg: DictConfig, explain: Callable[[Exception], str]
-) -> float | None:
-    """Run one job of a sweep. One that has finished before is skipped, one that was stopped or has failed goes on from
-    its last checkpoint, and no error ends the others; but of several processes, one cannot go on alone.
+def run_as_job(task: Task, cfg: DictConfig, explain: Callable[[Exception], str]) -> float | None:
+    """Run one job of a sweep. A job that has finished before is skipped; one that was stopped or has failed resumes
+    from its last checkpoint. No error ends the others; but of several processes, one cannot continue alone.
 
     Args:
         task: the task function.
@@ -101,16 +52,16 @@ def run_as_job(
         return None
 
 
-def _run_alone(
-    task: Callable[[DictConfig], float | None], cfg: DictConfig, explain: Callable[[Exception], str]
-) -> float | None:
+def _run_alone(task: Task, cfg: DictConfig, explain: Callable[[Exception], str]) -> float | None:
+    from lightning_maml.reports.sweeps.jobs import FAILED, FINISHED, Outcome  # imports torch, as the task will
+
     hydra_config = HydraConfig.get()
-    folder, name = Path(hydra_config.runtime.output_dir), f"job {hydra_config.job.num}"
+    folder = Path(hydra_config.runtime.output_dir)
     before = Outcome.of(folder)
     if before is not None and before.status == FINISHED:
-        log.info("%s has finished before: %s", name, folder.name)
+        log.info("job %s has finished before: %s", hydra_config.job.num, folder.name)
         return before.value
-    go_on_from_last(cfg, folder, began=before is not None)
+    resume_last(cfg, folder, began=before is not None)
     outcome = Outcome(what_is_run(overrides_as_typed(hydra_config)), seconds=0.0 if before is None else before.seconds)
     outcome.write(folder)
     began, already = time.monotonic(), outcome.seconds
@@ -127,6 +78,20 @@ def _run_alone(
     finally:
         outcome.seconds = already + time.monotonic() - began
         outcome.write(folder)
+
+
+def resume_last(cfg: DictConfig, folder: Path, *, began: bool) -> None:
+    """Set `train.ckpt_path` to the last checkpoint of the run in `folder`, if there is one: where it says "last", or
+    where a job of a sweep `began` before."""
+    train: Any = cfg.get("train")
+    if train is None or not (train.ckpt_path == "last" or (began and train.fit)):
+        return
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.is_file():
+        train.ckpt_path = str(last)
+        log.info("resuming from %s", last)
+    elif train.ckpt_path == "last":
+        train.ckpt_path = None
 
 
 def require_processes_from_outside(trainer: Any) -> None:
@@ -150,37 +115,10 @@ def require_processes_from_outside(trainer: Any) -> None:
         )
 
 
-def go_on_from_last(cfg: DictConfig, folder: Path, *, began: bool) -> None:
-    """Set `train.ckpt_path` to the last checkpoint of the run in `folder`, if there is one: where it says "last", or
-    where a job of a sweep `began` before.
-
-    Where meta-training is to go on from a `last.ckpt` that is missing or damaged, whoever named it, it goes on from
-    `last.previous.ckpt` beside it, and says so. A test never takes another checkpoint than it is told to.
-    """
-    train: Any = cfg.get("train")
-    if train is None:
-        return
-    last = folder / "checkpoints" / LAST
-    if train.ckpt_path == "last" or (began and train.fit):
-        if last.is_file() or previous_of(last).is_file():
-            train.ckpt_path = str(last)
-        elif train.ckpt_path == "last":
-            train.ckpt_path = None
-    if not isinstance(train.ckpt_path, str) or not train.fit:
-        return  # what is no text, is refused with the other settings
-    found = whole_or_previous(asked := Path(train.ckpt_path))
-    if found != asked:
-        what = "damaged" if asked.exists() else "missing"
-        log.warning("%s is %s; going on from the one before it, %s", asked, what, found)
-    elif asked == last:
-        log.info("going on from %s", last)
-    train.ckpt_path = str(found)
-
-
 def job_folder(*, _root_: Any) -> str:
-    """What a job's folder in that of its sweep is called: its overrides, in their order of the alphabet, so that the
-    same job is always the same folder, `algorithm.num_inner_steps-1__train.seed-2`; in characters that need no quotes
-    on a command line. Where that is not all that the overrides say, or too long, a hash follows."""
+    """Return the name of a job's folder in that of its sweep: its overrides in alphabetical order, so that the same job
+    is always the same folder, `algorithm.num_inner_steps-1__train.seed-2`, in characters that need no quotes on a
+    command line. A hash follows where that is not all that the overrides say, or too long."""
     overrides = sorted(what_is_run(overrides_as_typed(_root_.hydra)))
     name = "__".join(override.replace("=", "-", 1) for override in overrides) or "defaults"
     if len(name) <= _LONGEST_NAME and re.fullmatch(r"[\w.+~@-]+", name) and "__" not in "".join(overrides):
@@ -190,24 +128,24 @@ def job_folder(*, _root_: Any) -> str:
 
 
 def overrides_as_typed(hydra_config: Any) -> list[str]:
-    """The task's overrides; a `${…}` in one, perhaps of a secret, stays what it is."""
+    """Return the task's overrides; a `${…}` in one stays what it is."""
     overrides: Any = OmegaConf.to_container(hydra_config.overrides.task, resolve=False)
     return [str(override) for override in overrides]
 
 
 def what_is_run(overrides: Iterable[str]) -> list[str]:
-    """The overrides without those that only say how it is launched."""
+    """Return the overrides without those that only say how it is launched."""
     return [override for override in overrides if not re.match(r"\+*hydra[=/.]", override)]
 
 
 def name_of_sweep() -> str | None:
-    """What the sweep that this job belongs to is called: its folder and the one around it, by default date and time."""
+    """Return the sweep that this job belongs to: its folder and the one around it, by default date and time."""
     return "_".join(Path(HydraConfig.get().sweep.dir).absolute().parts[-2:]) if in_sweep() else None
 
 
 def resumed(*, _root_: Any) -> str | None:
-    """The checkpoint of the run that this one goes on with: not when it is only tested, and not another run's in a
-    sweep, whose jobs are runs of their own."""
+    """Return the checkpoint of the run that this one resumes; None for a run that only tests it, and for a job of a
+    sweep, a run of its own, that was given another run's checkpoint."""
     path = _root_.train.ckpt_path
     if not _root_.train.fit or path is None:
         return None

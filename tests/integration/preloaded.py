@@ -2,4 +2,4 @@
 
 import wandb  # noqa: F401
 
-from lightning_maml import algorithms, callbacks, data, few_shot, inner_loops, models  # noqa: F401
+from lightning_maml import algorithms, data, few_shot, inner_loops, models, reports, training  # noqa: F401

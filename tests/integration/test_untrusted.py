@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_maml.callbacks import WandB
 from lightning_maml.errors import SettingError
+from lightning_maml.reports import WandB
 from tests.integration.command import program, succeed, tiny
 from tests.integration.refusals import refuse
 from tests.paths import ROOT

@@ -1,12 +1,9 @@
-"""Files that are whole or as they were, and checkpoints that are whole or the ones before."""
+"""Files that are whole or as they were."""
 
-import errno
 import logging
 import os
 import resource
 import signal
-import struct
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -17,10 +14,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from lightning_maml.callbacks import WholeFiles
-from lightning_maml.callbacks.metrics_csv import MetricsCSV
-from lightning_maml.checkpoint_files import is_whole, load_whole, previous_of, whole_or_previous
+from lightning_maml.errors import SettingError
 from lightning_maml.files import PrintableLines, all_or_none, is_no_room, replacing, save_figure, write_whole
+from lightning_maml.reports import MetricsCSV
+from lightning_maml.training import AtomicCheckpointIO
+from lightning_maml.training.checkpoint_files import load_whole, reading
 
 
 @contextmanager
@@ -35,59 +33,35 @@ def no_file_larger_than(size: int) -> Iterator[None]:
 
 
 def save(path: Path, step: int, size: int = 100) -> None:
-    WholeFiles().save_checkpoint({"step": step, "weights": torch.full((size,), float(step))}, path)
+    AtomicCheckpointIO().save_checkpoint({"step": step, "weights": torch.full((size,), float(step))}, path)
 
 
 def step_of(path: Path) -> int:
     return int(load_whole(path)["step"])
 
 
-def test_a_last_checkpoint_keeps_the_one_before_it(tmp_path: Path) -> None:
-    last, best = tmp_path / "last.ckpt", tmp_path / "best.ckpt"
-    for step in range(3):
-        save(last, step)
-        save(best, step)
-    assert step_of(last) == 2 and step_of(previous_of(last)) == 1
-    assert sorted(os.listdir(tmp_path)) == ["best.ckpt", "last.ckpt", "last.previous.ckpt"]
-
-
-def test_a_damaged_last_checkpoint_does_not_take_the_place_of_the_whole_one_before_it(tmp_path: Path) -> None:
-    last = tmp_path / "last.ckpt"
-    for step in range(2):
-        save(last, step)
-    os.truncate(last, 100)
-    save(last, 2)
-    assert step_of(last) == 2 and step_of(previous_of(last)) == 0
-
-
-@pytest.mark.parametrize("links", [True, False], ids=["", "a file system without hard links"])
-def test_wherever_it_is_killed_a_whole_checkpoint_is_found(tmp_path: Path, links: bool) -> None:
-    """Killed before each of the calls by which the third checkpoint comes to its place."""
+def test_wherever_it_is_killed_a_whole_checkpoint_is_found(tmp_path: Path) -> None:
+    """Killed before each of the calls by which the second checkpoint takes the place of the first."""
     for number in count():
         folder = tmp_path / str(number)
-        folder.mkdir()
         last = folder / "last.ckpt"
-        for step in range(2):
-            save(last, step)
+        save(last, 1)
         child = os.fork()
         if child == 0:
-            _be_killed_before_call(number, links=links)
+            _be_killed_before_call(number)
             save(last, 2)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        steps = step_of(whole_or_previous(last)), step_of(previous_of(last))
-        assert steps in ((1, 0), (1, 1), (2, 1))
-        assert not links or is_whole(last)
+        assert step_of(last) in (1, 2)
         save(last, 3)
-        assert step_of(last) == 3 and step_of(previous_of(last)) == (1 if not links and steps == (1, 1) else steps[0])
-        assert not [name for name in os.listdir(folder) if name.startswith(".")]
+        assert step_of(last) == 3 and os.listdir(folder) == ["last.ckpt"]
         if status == 0:
-            assert number > 4 and steps == (2, 1)
+            assert number > 2
             return
         assert os.WTERMSIG(status) == signal.SIGKILL
 
 
-def _be_killed_before_call(number: int, *, links: bool) -> None:
+def _be_killed_before_call(number: int) -> None:
     calls = count()
 
     def counted(function: Any) -> Any:
@@ -98,51 +72,21 @@ def _be_killed_before_call(number: int, *, links: bool) -> None:
 
         return wrapped
 
-    def refused(*args: Any) -> None:
-        raise OSError(errno.EPERM, "no hard links here")
-
     for name in ("fsync", "replace", "unlink"):
         setattr(os, name, counted(getattr(os, name)))
-    os.link = counted(os.link if links else refused)
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_truncation_anywhere_and_flipped_bytes_are_noticed(tmp_path: Path) -> None:
-    """Whatever is believed to be whole loads, and holds what was written; torch.load alone believes more."""
-    last, weights = tmp_path / "last.ckpt", torch.arange(20.0)
-    torch.save({"weights": weights}, last)
-    data, believed, parts = last.read_bytes(), 0, parts_of(last)
-    assert is_whole(last)
+def test_truncation_anywhere_is_noticed(tmp_path: Path) -> None:
+    last = tmp_path / "last.ckpt"
+    torch.save({"weights": torch.arange(20.0)}, last)
+    data = last.read_bytes()
     for size in [*range(0, len(data), 20), len(data) - 1]:
         last.write_bytes(data[:size])
-        assert not is_whole(last)
-    folder_mark = data.index(b"PK\x01\x02", data.index(b"byteorder", data.index(b"PK\x01\x02"))) + 38  # of the weights
-    for place in [*range(0, len(data), 10), folder_mark]:
-        last.write_bytes(flipped(data, place))
-        if is_whole(last):  # a byte that means nothing, such as what fills a part up
-            believed += 1
-            assert not any(place in part for part in parts)
-            assert torch.equal(load_whole(last)["weights"], weights)
-    assert believed
-    last.write_bytes(flipped(data, data.index(weights.numpy().tobytes()) + 40))
-    assert not torch.equal(torch.load(last, weights_only=True)["weights"], weights)
-    with pytest.raises(ValueError, match="last.ckpt is damaged"):
-        load_whole(last)
-
-
-def parts_of(path: Path) -> list[range]:
-    """Where in a zip file the content of each of its files is."""
-    data, parts = path.read_bytes(), []
-    with zipfile.ZipFile(path) as archive:
-        for part in archive.infolist():
-            name, extra = struct.unpack_from("<HH", data, part.header_offset + 26)
-            begin = part.header_offset + 30 + name + extra
-            parts.append(range(begin, begin + part.compress_size))
-    return parts
-
-
-def flipped(data: bytes, place: int) -> bytes:
-    return data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :]
+        with (
+            pytest.raises(SettingError, match="no checkpoint, or it is damaged"),
+            reading("x", str(last), "checkpoint", ""),
+        ):
+            load_whole(last)
 
 
 def test_a_full_disk_leaves_what_was_there_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -166,17 +110,16 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_beside_it(tmp_path: Path)
 def test_a_line_of_metrics_that_does_not_fit_is_not_half_written(tmp_path: Path) -> None:
     logger, path = MetricsCSV(str(tmp_path)), tmp_path / "metrics.csv"
     logger.log_metrics({"a": 0.1}, 1)
-    logger.save()
-    before, position = path.read_bytes(), logger.position
+    before, position = path.read_bytes(), logger.state_dict()
     with no_file_larger_than(len(before) + 3), pytest.raises(OSError, match=r"File too large: '.*metrics.csv'"):
         logger.log_metrics({"a": 0.2}, 2)  # and writes it, at once
-    assert path.read_bytes() == before and logger.position == position
-    logger.save()  # there is room again
-    assert path.read_text().splitlines() == ["a,step", "0.1,1", "0.2,2"] and logger.position["rows"] == 2
+    assert path.read_bytes() == before and logger.state_dict() == position
+    logger.log_metrics({"a": 0.2}, 2)  # there is room again
+    assert path.read_text().splitlines() == ["a,step", "0.1,1", "0.2,2"] and logger.state_dict()["rows"] == 2
+    (tmp_path / "fresh").mkdir()
     fresh = MetricsCSV(str(tmp_path / "fresh"))
-    fresh.experiment.log_metrics({"a": 0.1}, 1)
     with no_file_larger_than(3), pytest.raises(OSError, match="File too large"):
-        fresh.save()
+        fresh.log_metrics({"a": 0.1}, 1)
     assert os.listdir(tmp_path / "fresh") == []
 
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from lightning_maml.arguments import Natural, require
-from lightning_maml.checkpoint_files import load_whole, reading, require_finite
 from lightning_maml.episodes import Task
 from lightning_maml.errors import SettingError, one_line
 from lightning_maml.few_shot.classifier import Classifier, Label
@@ -20,6 +19,7 @@ from lightning_maml.few_shot.statistics import freeze_statistics
 from lightning_maml.files import replacing
 from lightning_maml.inner_loops import InnerLoop, Learner
 from lightning_maml.inner_loops.failures import copied
+from lightning_maml.training.checkpoint_files import load_whole, reading, require_finite
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lightning_maml.callbacks.pictures import RIGHT, WRONG
 from lightning_maml.data import open_image
 from lightning_maml.errors import printable
 from lightning_maml.few_shot.classifier import Label, Prediction
 from lightning_maml.files import replacing, save_figure
+from lightning_maml.reports.pictures import RIGHT, WRONG
 
 _FORMULA = re.compile(r"(?<![^;\t\r\n])(?=[=+\-@\t\r\n＝＋－＠])")  # where one begins; many read ; for a comma
 _DRAWN = 48

@@ -74,16 +74,7 @@ def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
     except BrokenPipeError:  # nobody reads any more, as in `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
-        if sweeps.at_end:
-            error.add_note("the sweep was not finished; start it again with its hydra.sweep.dir")
         _refuse(error)
-    finally:
-        sweeps.end()
-    if sweeps.unfinished:
-        shown = [*sweeps.unfinished[:3], *(["… (summary.md has all)"] if len(sweeps.unfinished) > 3 else [])]
-        number = len(sweeps.unfinished)
-        print(f"error: {number} of the sweep's jobs did not finish: {'; '.join(shown)}", file=sys.stderr)
-        sys.exit(1)
 
 
 def read_dotenv() -> None:
@@ -131,7 +122,7 @@ def errors_in_one_line(task: Callable[[DictConfig], float | None]) -> Callable[[
         try:
             folder = Path(HydraConfig.get().runtime.output_dir)
             with alone_in(folder):
-                sweeps.go_on_from_last(cfg, folder, began=False)
+                sweeps.resume_last(cfg, folder, began=False)
                 return translated(cfg)
         except Exception as error:
             _refuse(error)
@@ -186,9 +177,11 @@ def _refuse(error: Exception) -> NoReturn:
             f"the run's folder cannot be made ({error.strerror}: {printable(error.filename)}); "
             "give another by hydra.run.dir=FOLDER (src/adapt.py: output=FOLDER)"
         )
+    if line is None and {"-m", "--multirun"} & set(sys.argv):  # a launcher's: no job's own error comes here
+        reason = f"{type(error).__name__}: {one_line(error)[:300]}"
+        line = f"the sweep was not finished: {reason}; start it again with its hydra.sweep.dir"
     if line is None or _show_tracebacks():
         raise error
-    line = "; ".join([line, *getattr(error, "__notes__", [])])
     print(f"process {rank()}: error: {line}" if rank() else f"error: {line}", file=sys.stderr)
     sys.exit(1)
 

@@ -16,9 +16,9 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from lightning_maml.checkpoint_files import load_whole, reading, require_finite
 from lightning_maml.errors import SettingError, one_line
 from lightning_maml.inner_loops import Trajectory
+from lightning_maml.training.checkpoint_files import load_whole, reading, require_finite
 from lightning_maml.training.likeness import differences, require_like
 from lightning_maml.training.optimizers import step_scheduler
 from lightning_maml.training.outer_loop import OuterLoop

@@ -38,7 +38,7 @@ def test_a_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
         "hydra.utils.instantiate",
         "torchvision.datasets.FakeData",
         "lightning_maml.data.Glyphs",
-        "lightning_maml.callbacks.WholeFiles",
+        "lightning_maml.training.AtomicCheckpointIO",
         "lightning_maml.models.conv4.nn.Linear",  # what our module has imported
         "lightning_maml.errors.SettingError",
         "lightning_maml.models.os.system",

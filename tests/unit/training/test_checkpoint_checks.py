@@ -15,11 +15,18 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import nn
 
 from lightning_maml.algorithms import MAML, MultiStepLoss
-from lightning_maml.callbacks import Checkpoint, MetricsCSV, Resumption, WholeFiles
 from lightning_maml.episodes import Episodes
 from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import HigherLoop
-from lightning_maml.training import OuterLoop, can_be_tested, check_checkpoint
+from lightning_maml.reports import MetricsCSV
+from lightning_maml.training import (
+    AtomicCheckpointIO,
+    Checkpoint,
+    OuterLoop,
+    Resumption,
+    can_be_tested,
+    check_checkpoint,
+)
 from tests.tasks import classification, small_conv4
 from tests.unit.training.test_outer_loop import Repeat
 
@@ -51,7 +58,7 @@ def trainer(folder: Path, patience: int = 100, **settings: Any) -> pl.Trainer:
         Checkpoint(**kept, filename="best"),
         Checkpoint(str(folder / "checkpoints"), "last"),
     ]
-    defaults: dict[str, Any] = {"max_epochs": 2, "num_sanity_val_steps": 0, "plugins": [WholeFiles()]}
+    defaults: dict[str, Any] = {"max_epochs": 2, "num_sanity_val_steps": 0, "plugins": [AtomicCheckpointIO()]}
     quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "inference_mode": False}
     logger = MetricsCSV(str(folder))
     return pl.Trainer(accelerator="cpu", devices=1, callbacks=callbacks, logger=logger, **defaults | quiet | settings)

@@ -6,18 +6,15 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import WandbLogger
 
-from lightning_maml.callbacks.loggers import STATE, WandB
-from lightning_maml.callbacks.metrics_csv import MetricsCSV
-
-_KEY = "metrics_csv"
 _STREAMS = {"train": 0, "validate": 1, "test": 2}
 
 
 class Resumption(pl.Callback):
-    """Makes what a network draws from the global generators of torch, Python and NumPy, as dropout does, a function of
-    (seed, epoch, meta-batch, process) and not of what ran before; and lets `metrics.csv` go on exactly where the
-    checkpoint stands, without a gap or a double line, and the same run of Weights & Biases.
+    """Resume exactly. What a network draws from the global generators of torch, Python and NumPy, as dropout does, is a
+    function of (seed, epoch, meta-batch, process), and not of what ran before. `metrics.csv` continues where the
+    checkpoint stands, without a gap or a duplicate line. Checkpoints hold the id of the Weights & Biases run.
 
     Args:
         seed: that of the run.
@@ -39,27 +36,28 @@ class Resumption(pl.Callback):
     ) -> None:
         self._seed(trainer, "test", 0, index)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         if not trainer.is_global_zero:
-            return  # it is not this process's checkpoint that is written
-        for logger in _metrics_csv(trainer):
-            checkpoint[_KEY] = logger.position
-        for wandb in (logger for logger in trainer.loggers if isinstance(logger, WandB)):
-            checkpoint[STATE] = wandb.state
+            return  # only the first process's checkpoint is written
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                checkpoint["wandb"] = {"id": logger.version}
+            elif hasattr(logger, "state_dict"):  # reports.MetricsCSV
+                checkpoint["metrics_csv"] = logger.state_dict()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.ckpt_path is None:
-            for logger in _metrics_csv(trainer):
-                logger.go_on_from({"rows": 0, "last": None})
+            self._cut_back(trainer, {})
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        if trainer.state.fn == "fit" and _KEY in checkpoint:
-            for logger in _metrics_csv(trainer):
-                logger.go_on_from(checkpoint[_KEY])
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn == "fit" and "metrics_csv" in checkpoint:
+            self._cut_back(trainer, checkpoint["metrics_csv"])
+
+    def _cut_back(self, trainer: pl.Trainer, state: dict[str, Any]) -> None:
+        """Let the log end where it stood at the checkpoint; empty it where `state` is empty."""
+        for logger in trainer.loggers:
+            if hasattr(logger, "load_state_dict") and trainer.is_global_zero:
+                logger.load_state_dict(state)
 
     def _seed(self, trainer: pl.Trainer, stage: str, epoch: int, batch: int) -> None:
         place = (self._run_seed, _STREAMS[stage], epoch, batch, trainer.global_rank)
@@ -67,7 +65,3 @@ class Resumption(pl.Callback):
         torch.manual_seed(of_torch)
         random.seed(of_python)
         np.random.seed(of_numpy >> 32)  # takes 32 bits
-
-
-def _metrics_csv(trainer: pl.Trainer) -> list[MetricsCSV]:
-    return [logger for logger in trainer.loggers if isinstance(logger, MetricsCSV)]

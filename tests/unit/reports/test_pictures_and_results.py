@@ -7,11 +7,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from lightning_maml.callbacks.pictures import draw_adaptation, draw_curves
-from lightning_maml.callbacks.progress import _duration
-from lightning_maml.callbacks.results import as_table, write_tasks
 from lightning_maml.inner_loops import Trajectory
-from tests.unit.callbacks.conftest import unreadable
+from lightning_maml.reports.pictures import draw_adaptation, draw_curves
+from lightning_maml.reports.progress import _duration
+from lightning_maml.reports.results import as_table, write_tasks
+from tests.unit.reports.conftest import unreadable
 
 
 def test_curves_show_each_split_over_its_own_meta_updates(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
-from lightning_maml.callbacks.comparison import Difference, compare, comparison_table, draw_comparison
 from lightning_maml.errors import SettingError
-from tests.unit.callbacks.conftest import unreadable
+from lightning_maml.reports.comparison import Difference, compare, comparison_table, draw_comparison
+from tests.unit.reports.conftest import unreadable
 
 CONFIG = """
 data:

@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from PIL import Image
 
-from lightning_maml import sweeps
-from lightning_maml.callbacks.sweep_jobs import groups_of, jobs_of, what_varies
-from lightning_maml.callbacks.sweep_summary import SweepSummary
-from lightning_maml.sweeps import FAILED, FINISHED, STOPPED, Outcome, job_folder
+from lightning_maml.reports import SweepSummary
+from lightning_maml.reports.sweeps.jobs import FAILED, FINISHED, STOPPED, Outcome, groups_of, jobs_of, what_varies
+from lightning_maml.sweeps import job_folder
 
 FIXED = ["experiment=quickstart"]
 
@@ -32,13 +31,16 @@ def write_job(sweep: Path, overrides: list[str], accuracy: float | None, status:
         (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
-def summarize(sweep: Path) -> list[str]:
-    """As when the sweep ends; the jobs that did not finish."""
+def summarize(sweep: Path) -> str:
+    """As when the sweep ends; what it says of the jobs that did not finish."""
     plain = {"sweep": {"dir": str(sweep)}, "sweeper": {}, "launcher": {"_target_": "BasicLauncher"}}
     callback, config = SweepSummary(), OmegaConf.create({"hydra": plain})
     callback.on_multirun_start(config)
-    callback.on_multirun_end(config)
-    return sweeps.unfinished
+    try:
+        callback.on_multirun_end(config)
+    except SystemExit as ended:
+        return str(ended)
+    return ""
 
 
 def figure_of(sweep: Path, drawn: list[Figure]) -> Figure:
@@ -57,7 +59,7 @@ def test_seeds_fold_into_mean_and_standard_deviation(tmp_path: Path) -> None:
     two, ten = groups_of(jobs)  # numbers in their order, not the alphabet's
     assert (two.settings, ten.settings) == (("2",), ("10",))
     assert ten.mean == pytest.approx(0.8) and ten.spread == pytest.approx(stdev((0.7, 0.8, 0.9)))
-    assert summarize(tmp_path) == []
+    assert summarize(tmp_path) == ""
     text = (tmp_path / "summary.md").read_text()
     assert "80.00 ± 10.00 %" in text and "55.00 ± 7.07 %" in text and "70.00 ± 1.00 %" in text
 
@@ -66,7 +68,10 @@ def test_failed_and_stopped_jobs_are_rows_and_named(tmp_path: Path) -> None:
     write_job(tmp_path, ["data.datamodule.nway=5"], 0.9)
     write_job(tmp_path, ["data.datamodule.nway=500"], None, FAILED)
     write_job(tmp_path, ["data.datamodule.nway=7"], None, STOPPED)
-    assert summarize(tmp_path) == ["data.datamodule.nway=7: stopped", "data.datamodule.nway=500: failed: it broke"]
+    assert summarize(tmp_path) == (
+        "error: 2 of the sweep's jobs did not finish: data.datamodule.nway=7: stopped; "
+        "data.datamodule.nway=500: failed: it broke"
+    )
     with (tmp_path / "summary.csv").open(newline="") as file:
         rows = {row["data.datamodule.nway"]: row for row in csv.DictReader(file)}
     assert [rows[ways]["status"] for ways in ("5", "7", "500")] == [FINISHED, STOPPED, FAILED]
@@ -80,7 +85,7 @@ def test_settings_and_errors_are_shown_as_they_are(tmp_path: Path) -> None:
     write_job(tmp_path, ["+model.activation=[tanh]"], None, FAILED)
     path = tmp_path / "1" / "outcome.json"
     path.write_text(path.read_text().replace("it broke", "no [/data/a.h5] | no b"))
-    assert summarize(tmp_path) == ["model.activation=[tanh]: failed: no [/data/a.h5] ¦ no b"]
+    assert summarize(tmp_path).endswith(": model.activation=[tanh]: failed: no [/data/a.h5] ¦ no b")
     text = (tmp_path / "summary.md").read_text()
     assert "[relu]" in text and "failed: no [/data/a.h5] ¦ no b" in text
 

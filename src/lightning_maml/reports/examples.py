@@ -1,4 +1,4 @@
-"""What a network makes of single test tasks: images with its predictions, or curves with its fits."""
+"""Draw single test tasks: images with the network's predictions, or curves with its fits."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ from matplotlib.figure import Figure, SubFigure
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from lightning_maml.callbacks.announcements import counted
-from lightning_maml.callbacks.pictures import BLUE, ORANGE, RIGHT, WRONG, PictureFormat, finish, send
 from lightning_maml.episodes import Episodes, Task
 from lightning_maml.files import save_figure
+from lightning_maml.reports.announcements import counted
+from lightning_maml.reports.pictures import BLUE, ORANGE, RIGHT, WRONG, PictureFormat, finish, send
 from lightning_maml.training import OuterLoop
 
 _CLASSES = 5  # of a task that are drawn, and as many samples of each
@@ -25,8 +25,8 @@ _POINTS = 200  # of a curve
 
 
 class Examples(pl.Callback):
-    """Pictures of the first tasks of a meta-test: `episode.png`, one task's images with what is predicted before and
-    after adaptation; for a regression in one variable `fits.png`, the curves of a few tasks. Other data have none.
+    """Draw the first tasks of a meta-test: `episode.png`, one task's images with their predictions before and after
+    adaptation; for a regression in one variable `fits.png`, the curves of a few tasks; nothing for other data.
 
     Args:
         run_dir: the run's folder.
@@ -54,8 +54,8 @@ class Examples(pl.Callback):
 
 
 def draw_episode(algorithm: OuterLoop, task: Task, path: Path) -> None:
-    """One task's support and query images, a row for each class, with the predictions before and after adaptation; only
-    one prediction where there are no inner steps."""
+    """Draw one task's support and query images, a row for each class, with the predictions before and after adaptation;
+    only one prediction where there are no inner steps."""
     steps = algorithm.eval_inner_steps
     before, after = (_outputs(algorithm, task, count).argmax(dim=1).cpu() for count in (0, steps))
     task = Task(*(field.cpu() for field in task))
@@ -88,7 +88,7 @@ def draw_episode(algorithm: OuterLoop, task: Task, path: Path) -> None:
 
 
 def draw_fits(algorithm: OuterLoop, tasks: Sequence[Task], path: Path) -> None:
-    """Of each task the support and query points, and the network's curve before and after adaptation."""
+    """Draw each task's support and query points, and the network's curve before and after adaptation."""
     steps = algorithm.eval_inner_steps
     shown = {0: (":", "0.45"), **({1: ("--", ORANGE)} if steps > 1 else {}), steps: ("-", BLUE)}
     figure = Figure(figsize=(10, 3.1 * ((len(tasks) + 1) // 2)), layout="constrained")
@@ -121,7 +121,7 @@ def _outputs(algorithm: OuterLoop, task: Task, steps: int) -> Float[Tensor, "que
 
 
 def _grid(figure: SubFigure, rows: Sequence[Sequence[int]], width: int, labels: Sequence[int]) -> list[Any]:
-    """The axes of each sample, row by row; those without one are left empty."""
+    """Return the axes of each sample, row by row; those without one are left empty."""
     grid = figure.subplots(len(rows), width, squeeze=False)
     found = []
     for place, row in enumerate(rows):

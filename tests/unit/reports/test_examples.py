@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from torch.func import functional_call
 
 from lightning_maml.algorithms import MAML
-from lightning_maml.callbacks import Examples
-from lightning_maml.callbacks.examples import RIGHT, WRONG, draw_episode, draw_fits
 from lightning_maml.episodes import Task
 from lightning_maml.inner_loops import HigherLoop
+from lightning_maml.reports import Examples
+from lightning_maml.reports.examples import RIGHT, WRONG, draw_episode, draw_fits
 from lightning_maml.training import OuterLoop
 from tests.tasks import classification, regression, small_conv4, small_mlp
-from tests.unit.callbacks.conftest import unreadable
+from tests.unit.reports.conftest import unreadable
 
 LR = 0.1
 

@@ -1,4 +1,4 @@
-"""The picture of a sweep: a line over one number that varies, a map over two, bars for anything else."""
+"""Draw a sweep: a line over one number that varies, a map over two, bars for anything else."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,18 +9,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lightning_maml.callbacks.pictures import BLUE, finish
-from lightning_maml.callbacks.sweep_jobs import (
-    SEED,
-    Group,
-    Job,
-    axis_values,
-    groups_of,
-    metric_of,
-    what_varies,
-    with_spread,
-)
 from lightning_maml.files import save_figure
+from lightning_maml.reports.pictures import BLUE, finish, intervals
+from lightning_maml.reports.sweeps.jobs import SEED, Group, Job, groups_of, metric_of, number, what_varies, with_spread
 
 _WIDE = 12.0  # largest over smallest value from which an axis is logarithmic
 
@@ -31,18 +22,17 @@ def draw_sweep(jobs: Sequence[Job], path: Path) -> None:
     groups = groups_of(jobs)
     names = [name for name in what_varies(jobs) if name != SEED]
     _, words = metric_of(jobs)
-    columns = [[group.settings[index] for group in groups] for index in range(len(names))]
-    numbers = [axis_values(column) for column in columns]
+    columns = [[number(group.settings[index]) for group in groups] for index in range(len(names))]
+    numbers = [[value for value in column if value is not None] for column in columns if None not in column]
     seeds = max(len(group.values) for group in groups)
     spread = f"± standard deviation of {seeds} seeds" if seeds > 1 else "± 95 % interval over tasks"
-    if len(names) == 1 and numbers[0] is not None:
+    if len(names) == len(numbers) == 1:
         figure = Figure(figsize=(6, 4), layout="constrained")
-        _line(figure.subplots(), [numbers[0][text] for text in columns[0]], groups, names[0], words)
+        _line(figure.subplots(), numbers[0], groups, names[0], words)
         title = f"{words}, {spread}"
-    elif len(names) == 2 and None not in numbers:
+    elif len(names) == len(numbers) == 2:
         figure = Figure(figsize=(6.5, 5), layout="constrained")
-        x, y = ([of[text] for text in column] for of, column in zip(numbers, columns, strict=True) if of is not None)
-        _map(figure, x, y, groups, names, words)
+        _map(figure, numbers[0], numbers[1], groups, names, words)
         title = words if seeds == 1 else f"{words}, mean of {seeds} seeds"
     else:
         figure = Figure(figsize=(7, 1.2 + 0.4 * len(groups)), layout="constrained")
@@ -53,7 +43,7 @@ def draw_sweep(jobs: Sequence[Job], path: Path) -> None:
 
 
 def _line(axes: Axes, x: list[float], groups: Sequence[Group], name: str, words: str) -> None:
-    """The mean over one number, in a band of its spread."""
+    """Draw the mean over one number, in a band of its spread."""
     order = np.argsort(x)
     places, means = np.array(x)[order], np.array([group.mean for group in groups])[order]
     halves = np.array([group.spread or 0.0 for group in groups])[order]
@@ -67,7 +57,7 @@ def _line(axes: Axes, x: list[float], groups: Sequence[Group], name: str, words:
 
 
 def _map(figure: Figure, x: list[float], y: list[float], groups: Sequence[Group], names: list[str], words: str) -> None:
-    """A cell for every pair of two numbers, or where not every pair was tried a point."""
+    """Draw a cell for every pair of two numbers, or where not every pair was tried a point."""
     axes = figure.subplots()
     means = [group.mean for group in groups]
     across, up = sorted(set(x)), sorted(set(y))
@@ -98,12 +88,9 @@ def _map(figure: Figure, x: list[float], y: list[float], groups: Sequence[Group]
 
 
 def _bars(axes: Axes, groups: Sequence[Group], names: list[str], words: str) -> None:
-    """A line for each combination of settings, named by them."""
+    """Draw a line for each combination of settings, named by them."""
     labels = [", ".join(group.settings) or "all jobs" for group in groups]
-    means, halves = [group.mean for group in groups], [group.spread or 0.0 for group in groups]
-    axes.errorbar(means, range(len(groups)), xerr=halves, fmt="o", color=BLUE, capsize=4)
-    axes.set_yticks(range(len(groups)), labels, parse_math=False)
-    axes.set_ylim(len(groups) - 0.5, -0.5)
+    intervals(axes, labels, [group.mean for group in groups], [group.spread or 0.0 for group in groups])
     finish(axes, words, ", ".join(names), percent_x=_is_percent(words))
 
 

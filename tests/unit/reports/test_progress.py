@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lightning_maml.callbacks import Progress, progress
+from lightning_maml.reports import Progress, progress
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""What a run says of itself before it begins, and when it has ended."""
+"""What a run says before it begins, and when it has ended."""
 
 import logging
 import os
@@ -7,20 +7,16 @@ import sys
 from collections.abc import Mapping
 
 import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_maml.models import BatchNorm
-from lightning_maml.sweeps import in_sweep
 from lightning_maml.training import OuterLoop
 
 log = logging.getLogger(__name__)
 
-# what people open first, where it is there
-_FILES = (
-    *(f"{name}.{ending}" for name in ("curves", "adaptation", "episode", "fits") for ending in ("png", "pdf", "svg")),
-    "metrics.json",
-)
-
+_PICTURES = [f"{name}.{end}" for name in ("curves", "adaptation", "episode", "fits") for end in ("png", "pdf", "svg")]
 _STATISTICS = {
     "batch": "the batch at hand; the network's running statistics are not used",
     "running": "the running statistics that the network came with, which stay as they are",
@@ -36,7 +32,7 @@ def announce(
     run_dir: str,
     batch_norm: BatchNorm | None = None,
 ) -> None:
-    """Say what is about to run, a line each: the method, the data, the network, where it computes, where it writes.
+    """Log what is about to run, a line each: the method, the data, the network, where it computes, where it writes.
 
     Args:
         trainer, algorithm: those of the run.
@@ -59,7 +55,7 @@ def announce(
 
 @rank_zero_only
 def conclude(run_dir: str, overrides: list[str], best: str = "") -> None:
-    """Say where everything is, what to open first, and how to go on from there.
+    """Log where everything is, what to open first, and how to resume.
 
     Args:
         run_dir: the run's folder.
@@ -67,37 +63,34 @@ def conclude(run_dir: str, overrides: list[str], best: str = "") -> None:
         best: the best checkpoint; "" for none.
     """
     folder = shown(run_dir)
-    paths = [*(os.path.join(folder, name) for name in _FILES), *([shown(best)] if best else [])]
+    paths = [*(os.path.join(folder, name) for name in (*_PICTURES, "metrics.json")), *([shown(best)] if best else [])]
     lines = [f"everything is in {folder}", *(f"  {path}" for path in paths if os.path.exists(path))]
     log.info("\n".join(lines))
     last = os.path.join(folder, "checkpoints", "last.ckpt")
-    if os.path.exists(last) and not in_sweep():  # which goes on by being started again
+    if os.path.exists(last) and HydraConfig.get().mode != RunMode.MULTIRUN:  # a sweep is resumed as a whole
         kept = [override for override in overrides if not override.startswith("train.ckpt_path=")]
-        command = [
-            *(program("python"), shown(sys.argv[0]), *kept),
-            *(f"train.ckpt_path={last}", f"hydra.run.dir={folder}"),
-        ]
+        command = [program("python"), shown(sys.argv[0]), *kept, f"train.ckpt_path={last}", f"hydra.run.dir={folder}"]
         log.info("to resume, perhaps with more epochs: %s", shlex.join(command))
 
 
 def counted(number: int, what: str) -> str:
-    """A number and what it counts: "1 inner step", "2,000 meta-updates"."""
+    """Return a number and what it counts: "1 inner step", "2,000 meta-updates"."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def device(trainer: pl.Trainer) -> str:
-    """Where it computes, and on how many."""
+    """Return where a trainer computes, and on how many devices."""
     name = str(trainer.strategy.root_device)
     return name if trainer.world_size == 1 else f"{trainer.world_size} × {name}"
 
 
 def program(name: str) -> str:
-    """What to type for a program of this environment, whether it is active or not."""
+    """Return what to type for a program of this environment, whether it is active or not."""
     return shown(os.path.join(os.path.dirname(sys.executable), name))
 
 
 def shown(path: str) -> str:
-    """A path as it is shortest to type: from here, or from the root."""
+    """Return a path as it is shortest to type: relative, or absolute."""
     whole = os.path.abspath(path)
     try:
         return min(os.path.relpath(path), whole, key=len)

@@ -17,11 +17,11 @@ import torch
 from torch import nn
 
 from lightning_maml.algorithms import MAML
-from lightning_maml.callbacks import Checkpoint, MetricsCSV, Resumption, WholeFiles
 from lightning_maml.errors import SettingError
 from lightning_maml.files import replacing
 from lightning_maml.inner_loops import HigherLoop, RecomputeLoop, VectorizedLoop
-from lightning_maml.training import OuterLoop, check_checkpoint
+from lightning_maml.reports import MetricsCSV
+from lightning_maml.training import AtomicCheckpointIO, Checkpoint, OuterLoop, Resumption, check_checkpoint
 from tests.paths import ROOT
 from tests.unit.data.test_tasks import glyphs
 from tests.unit.training.test_checkpoint_checks import deep
@@ -36,43 +36,39 @@ def log(folder: Path, *steps: int, name: str = "a") -> MetricsCSV:
     logger = MetricsCSV(str(folder))
     for step in steps:
         logger.log_metrics({name: step / 10}, step)
-        logger.save()
     return logger
 
 
 def test_what_was_logged_after_the_checkpoint_is_dropped(tmp_path: Path) -> None:
-    position = log(tmp_path, 1, 2).position
+    position = log(tmp_path, 1, 2).state_dict()
     log(tmp_path, 3, 4, name="b")  # a new column too
     resumed = MetricsCSV(str(tmp_path))
-    resumed.go_on_from(position)
+    resumed.load_state_dict(position)
     assert [line["step"] for line in lines(tmp_path)] == ["1", "2"]
     resumed.log_metrics({"b": 0.3}, 3)
-    resumed.save()
     assert [(line["a"], line["b"]) for line in lines(tmp_path)] == [("0.1", ""), ("0.2", ""), ("", "0.3")]
 
 
 def test_half_a_line_of_a_killed_run_is_dropped(tmp_path: Path) -> None:
-    position = log(tmp_path, 1, 2).position
+    position = log(tmp_path, 1, 2).state_dict()
     path = tmp_path / "metrics.csv"
     path.write_text(path.read_text() + "0.3")
     resumed = MetricsCSV(str(tmp_path))
-    resumed.go_on_from(position)
+    resumed.load_state_dict(position)
     resumed.log_metrics({"a": 0.3}, 3)
-    resumed.save()
     assert [line["step"] for line in lines(tmp_path)] == ["1", "2", "3"]
 
 
 def test_lines_of_another_history_are_dropped(tmp_path: Path) -> None:
-    position = log(tmp_path / "one", 1, 2).position
+    position = log(tmp_path / "one", 1, 2).state_dict()
     log(tmp_path / "other", 5, 6)
     resumed = MetricsCSV(str(tmp_path / "other"))
-    resumed.go_on_from(position)
+    resumed.load_state_dict(position)
     assert not (tmp_path / "other" / "metrics.csv").exists()
     assert (tmp_path / "other" / "metrics.csv.before").read_text().count("\n") == 3
     fresh = MetricsCSV(str(tmp_path / "fresh"))
-    fresh.go_on_from(position)
+    fresh.load_state_dict(position)
     fresh.log_metrics({"a": 0.3}, 3)
-    fresh.save()
     assert [line["step"] for line in lines(tmp_path / "fresh")] == ["3"]
 
 
@@ -125,7 +121,7 @@ def fit(
         "logger": [MetricsCSV(str(folder))],
         "inference_mode": False,
         "callbacks": [Resumption(0), *callbacks],
-        "plugins": [WholeFiles()],
+        "plugins": [AtomicCheckpointIO()],
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
@@ -289,22 +285,16 @@ def test_every_n_steps_out_of_range(tmp_path: Path, value: Any) -> None:
 
 
 class Keeper(pl.Callback):
-    """A user's, whose state is what it is given; from the third meta-batch on where it is late."""
+    """A user's, whose state is what it is given."""
 
-    def __init__(self, value: Any, *, late: bool = False, in_checkpoint: bool = False) -> None:
-        self.value, self.late, self.in_checkpoint, self.seen = value, late, in_checkpoint, 0
+    def __init__(self, value: Any) -> None:
+        self.value, self.seen = value, 0
 
     def on_train_batch_end(self, *args: Any) -> None:
         self.seen += 1
 
     def state_dict(self) -> dict[str, Any]:
-        return {} if self.in_checkpoint or (self.late and self.seen < 3) else {"best": [self.value]}
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        if self.in_checkpoint:
-            checkpoint["mine"] = self.value
+        return {"best": [self.value]}
 
 
 class Object:
@@ -312,12 +302,11 @@ class Object:
 
 
 @pytest.mark.parametrize("value", [np.float64(0.5), Path("x"), Object(), lambda: 0, deep(60)], ids=type)
-@pytest.mark.parametrize("kind", ["at once", "late", "in the checkpoint"])
-def test_a_callback_that_would_make_checkpoints_unreadable_is_refused(tmp_path: Path, value: Any, kind: str) -> None:
-    keeper = Keeper(value, late=kind == "late", in_checkpoint=kind == "in the checkpoint")
+def test_a_callback_that_would_make_checkpoints_unreadable_is_refused(tmp_path: Path, value: Any) -> None:
+    keeper = Keeper(value)
     last = Checkpoint(str(tmp_path / "checkpoints"), "last", every_n_steps=3)
-    said = "checkpoint=mine: " if keeper.in_checkpoint else "train.callbacks=Keeper: "
-    with pytest.raises(SettingError, match=f"^{said}what it keeps in checkpoints could not be read again"):
-        fit(tmp_path, keeper, last, plugins=[WholeFiles()])
-    assert keeper.seen == (0 if kind == "at once" else 3)
+    said = "train.callbacks=Keeper: what it keeps in checkpoints could not be read again"
+    with pytest.raises(SettingError, match=f"^{said}"):
+        fit(tmp_path, keeper, last)
+    assert keeper.seen == 0
     assert not list(tmp_path.glob("checkpoints/*")) and not list(tmp_path.glob("checkpoints/.*"))

@@ -12,10 +12,9 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_maml.algorithms import MAML
-from lightning_maml.callbacks import Checkpoint, Interruption
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import HigherLoop
-from lightning_maml.training import OuterLoop
+from lightning_maml.training import Checkpoint, Interruption, OuterLoop
 from tests.tasks import regression, small_mlp
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:The '\w+' does not have many workers")  # it needs none
@@ -65,9 +64,10 @@ def interrupted(folder: Path, *, train: int | None = None, callbacks: tuple[pl.C
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
         trainer.fit(algorithm, loader(train), loader(None))
-    assert ended.value.code == 75
+    assert ended.value.code == 75 and signal.getsignal(signal.SIGTERM) == before
     step: int = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert step == trainer.global_step
     return step
@@ -101,12 +101,13 @@ def test_a_signal_that_comes_while_processes_ask_each_other_is_not_forgotten(tmp
         world_size=2, strategy=strategy, enable_validation=False, fast_dev_run=True, global_step=1
     )
     interruption, module = Interruption(str(tmp_path)), pl.LightningModule()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
-        interruption.setup(trainer, module, "fit")
         interruption.on_train_start(trainer, module)
         interruption.on_train_batch_end(trainer, module)
         with pytest.raises(SystemExit):
             interruption.on_train_batch_end(trainer, module)
     finally:
-        interruption.teardown(trainer, module, "fit")
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert told == [0, signal.SIGTERM]

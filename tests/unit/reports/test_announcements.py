@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_maml.callbacks.announcements import conclude, shown
+from lightning_maml.reports.announcements import conclude, shown
 
 
 def test_the_best_checkpoint_is_named_whatever_it_is_called(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Results(pl.Callback):
-    """After a meta-test: `metrics.json` (flat name → number), `tasks.csv` (a line per task), and a table.
+    """After a meta-test, write `metrics.json` (flat name → number) and `tasks.csv` (a line per task); log a table.
 
     Args:
         run_dir: the run's folder.
@@ -34,22 +34,19 @@ class Results(pl.Callback):
     @rank_zero_only
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, OuterLoop)
+        tasks, columns = pl_module.test_trajectory.query_loss.shape
         metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            metrics_json: dict[str, float | None] = {
-                name: value if math.isfinite(value) else None  # JSON knows no NaN
-                for name, value in metrics.items()
-                if name.startswith("metatest/")
-            }
-            metrics_json |= self._seeds | {"metatest/num_tasks": len(pl_module.test_trajectory.query_loss)}
-            write_whole(self._run_dir / "metrics.json", json.dumps(metrics_json, indent=2) + "\n")
+            tested = {name: value for name, value in metrics.items() if name.startswith("metatest/")}
+            known = {name: value if math.isfinite(value) else None for name, value in tested.items()}  # JSON has no NaN
+            found = {**known, **self._seeds, "metatest/num_tasks": tasks}
+            write_whole(self._run_dir / "metrics.json", json.dumps(found, indent=2) + "\n")
             write_tasks(pl_module.test_trajectory, self._run_dir / "tasks.csv")
-        tasks, columns = pl_module.test_trajectory.query_loss.shape
         log.info("\n%s", as_table(metrics, tasks, adapts=columns > 1))
 
 
 def write_tasks(trajectory: Trajectory, path: Path) -> None:
-    """One line per meta-test task, in their order, which is the same in every run with the same `eval_seed`."""
+    """Write a line per meta-test task, in their order, which is the same in every run with the same `eval_seed`."""
     columns = {
         "inner_loss": trajectory.support_loss[:, -1],
         "outer_loss": trajectory.query_loss[:, -1],
@@ -69,7 +66,7 @@ def write_tasks(trajectory: Trajectory, path: Path) -> None:
 
 
 def as_table(metrics: dict[str, float], num_tasks: int, *, adapts: bool = True) -> str:
-    """Before and after adaptation, with 95 % intervals; once, where there are no inner steps."""
+    """Return a table of the metrics before and after adaptation with 95 % intervals; without inner steps, of one."""
     table = Table(title=f"Meta-test, {num_tasks} tasks", title_justify="left")
     table.add_column("query")
     if adapts:
@@ -77,10 +74,8 @@ def as_table(metrics: dict[str, float], num_tasks: int, *, adapts: bool = True) 
     table.add_column(f"{'after adaptation' if adapts else 'without inner steps'} ± 95 % interval", justify="right")
     for name, form in (("accuracy", "{:.2%}"), ("loss", "{:.4f}")):
         if f"metatest/outer_{name}" in metrics:
-            before, after, interval = (
-                form.format(metrics[f"metatest/{key}"])
-                for key in (f"pre_{name}", f"outer_{name}", f"outer_{name}_ci95")
-            )
+            keys = (f"pre_{name}", f"outer_{name}", f"outer_{name}_ci95")
+            before, after, interval = (form.format(metrics[f"metatest/{key}"]) for key in keys)
             table.add_row(name, *([before] if adapts else []), f"{after} ± {interval}")
     console = Console(width=80, no_color=True, highlight=False)
     with console.capture() as capture:
