@@ -1,17 +1,13 @@
 """A program in a process with something wrong about it from the start.
 
 python tests/disturbed.py file_size=BYTES src/run.py ARGUMENTS…      no file may grow larger, as by `ulimit -f`
-python tests/disturbed.py clock=SECONDS@PATH src/run.py ARGUMENTS…   the clock jumps when PATH comes to be
 python tests/disturbed.py full=FILE@FOLDER src/run.py ARGUMENTS…     FOLDER's disk is full when FILE is opened
 """
 
 import atexit
-import datetime
 import os
 import runpy
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -49,45 +45,10 @@ def fill_when_opened(what: str) -> None:
     sys.addaudithook(heed)
 
 
-def jump(what: str) -> None:
-    """Let whatever this process reads of the time of day be so many seconds off from when a file is there; monotonic
-    clocks go on as they do."""
-    seconds, _, path = what.partition("@")
-    now, local, utc = time.time, time.localtime, time.gmtime
-    jumped = False
-
-    def shifted() -> float:
-        nonlocal jumped
-        jumped = jumped or os.path.exists(path)
-        return now() + (float(seconds) if jumped else 0.0)
-
-    def of_now(convert: Callable[[float], Any]) -> Callable[..., Any]:
-        # no method of the classes that keep it, which the functions that it stands in for are not either
-        return staticmethod(lambda moment=None: convert(shifted() if moment is None else moment))
-
-    class Datetime(datetime.datetime):
-        @classmethod
-        def now(cls, tz: datetime.tzinfo | None = None) -> "Datetime":
-            return cls.fromtimestamp(shifted(), tz)
-
-        @classmethod
-        def utcnow(cls) -> "Datetime":
-            return cls.fromtimestamp(shifted(), datetime.UTC).replace(tzinfo=None)
-
-        @classmethod
-        def today(cls) -> "Datetime":
-            return cls.now()
-
-    time.time, time.time_ns = shifted, lambda: int(shifted() * 1e9)
-    time.localtime, time.gmtime = of_now(local), of_now(utc)
-    Datetime.__name__ = Datetime.__qualname__ = "datetime"
-    datetime.datetime = Datetime  # type: ignore[misc]
-
-
 if __name__ == "__main__":
     root = Path(__file__).resolve().parents[1]
     sys.path[:0] = [str(root / "src"), str(root)]
     disturbance, *sys.argv = sys.argv[1:]
     name, _, value = disturbance.partition("=")
-    {"file_size": limit_files, "clock": jump, "full": fill_when_opened}[name](value)
+    {"file_size": limit_files, "full": fill_when_opened}[name](value)
     runpy.run_path(str(root / sys.argv[0]), run_name="__main__")

@@ -31,7 +31,7 @@ def test_a_run_on_windows_caches_trains_tests_and_draws(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Meta-test, 6 tasks" in done.stdout
-    for name in ("checkpoints/best.ckpt", "checkpoints/last.previous.ckpt", "tasks.csv", "curves.png", "episode.png"):
+    for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "tasks.csv", "curves.png", "episode.png"):
         assert (tmp_path / "run" / name).is_file()
     assert [row["step"] for row in rows(tmp_path / "run") if row["metaval/outer_loss"]] == ["3", "6"]
     assert len(list((tmp_path / "cache").glob("*/samples.npy"))) == 3

@@ -44,7 +44,7 @@ def test_a_preempted_run_started_again_equals_one_that_never_stopped(
     assert f"{number.name}: ending after this meta-batch" in output
     stopped_at = learned(parts)["global_step"]
     assert 0 < stopped_at < 600 and stopped_at % 300, output
-    assert f"going on from {last}" in succeed(*settings, folder=parts, PYTHONPATH=str(ROOT))
+    assert f"resuming from {last}" in succeed(*settings, folder=parts, PYTHONPATH=str(ROOT))
     assert same_state(end_of(parts), end_of(tmp_path / "whole"))
     assert learned(parts)["global_step"] == 600 and len(end_of(parts)["metrics.csv"]) == 602
 

@@ -119,7 +119,7 @@ def test_an_interrupted_run_is_gone_on_with_and_a_finished_one_is_not_run_again(
 
     page = run(tmp_path, rows, "--budget", "5", *quick, monkeypatch=monkeypatch)
     done = json.loads((folder / "row.json").read_text())
-    assert "going on from" in (folder / "run.log").read_text()
+    assert "resuming from" in (folder / "run.log").read_text()
     assert done["finished"] and done["meta_updates"] == planned["meta_updates"]
     assert done["seconds"] > planned["seconds"] and done["overrides"] == planned["overrides"]
     steps = [int(float(row["step"])) for row in csv.DictReader((folder / "metrics.csv").open())]

@@ -36,7 +36,6 @@ def test_the_run_folder_holds_what_is_promised(tmp_path: Path) -> None:
         "checkpoints",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
-        "checkpoints/last.previous.ckpt",
         "metrics.csv",
         "metrics.json",
         "tasks.csv",

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lightning_maml.errors import SettingError
-from lightning_maml.reports import WandB
+from lightning_maml.reports import wandb_logger
 from tests.integration.command import program, succeed, tiny
 from tests.integration.refusals import refuse
 from tests.paths import ROOT
@@ -177,7 +177,7 @@ def test_a_hostile_name_of_a_wandb_run_is_refused(last: Path, tmp_path: Path, na
     checkpoint = torch.load(last, weights_only=True)
     torch.save(checkpoint | {"wandb": {"id": name, "best": {}}}, tmp_path / "last.ckpt")
     with pytest.raises(SettingError, match="^logging.wandb.continues="):
-        WandB(str(tmp_path / "run"), continues=str(tmp_path / "last.ckpt"))
+        wandb_logger(str(tmp_path / "run"), continues=str(tmp_path / "last.ckpt"))
     assert [one.name for one in tmp_path.iterdir()] == ["last.ckpt"]
 
 

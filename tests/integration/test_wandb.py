@@ -101,7 +101,7 @@ def test_a_resumed_run_goes_on_and_a_test_is_a_run_of_its_own(tmp_path: Path) ->
     first, second, tested = (only_run(tmp_path / name) for name in ("first", "second", "again"))
     # one run of W&B in two folders; `resumes` makes `wandb sync` append the second's rows and number them on
     assert first.id == second.id and first.resumes and second.resumes
-    assert f"going on with run {first.id}" in output
+    assert f"resuming run {first.id}" in output
     assert torch.load(last, weights_only=True)["wandb"]["id"] == first.id
     step_of_best = torch.load(tmp_path / "second/checkpoints/best.ckpt", weights_only=True)["global_step"]
     assert [row["step"] for row in metrics_rows(second)] == [7, 8, 9, 9, 10, 11, 12, 12, step_of_best]
