@@ -28,6 +28,7 @@ _BEST = {"loss": "min", "accuracy": "max"}
 # The names that W&B's own settings have for arguments of `wandb.init`.
 _WANDB_NAMES = {"name": "run_name", "group": "run_group", "job_type": "run_job_type", "tags": "run_tags"}
 _WANDB_NAMES |= {"project": "project", "entity": "entity", "notes": "run_notes"}
+_MODES = ("online", "offline", "disabled", "shared")
 
 
 def wandb_logger(
@@ -58,7 +59,8 @@ def wandb_logger(
         raise SettingError("watch.log", watch["log"], "choose gradients or null")
     mode = os.environ.get("WANDB_MODE") or ("online" if _has_api_key() else "offline")
     settings["tags"] = [*(tags or ()), *filter(None, os.environ.get("WANDB_TAGS", "").split(","))]
-    _require_taken("WANDB_MODE", mode, "mode")
+    if mode not in _MODES:
+        raise SettingError(f"WANDB_MODE={mode}: give one of {', '.join(_MODES)}")
     for name, field in _WANDB_NAMES.items():
         _require_taken(name, settings.get(name), field)
     if id is not None and not _RUN.fullmatch(id):

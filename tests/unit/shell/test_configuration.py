@@ -77,11 +77,12 @@ def test_in_a_notebook_that_names_a_folder_every_node_can_be_made(
 
 @pytest.mark.parametrize(("kept", "filename"), [("best", "{epoch}-{metaval/outer_accuracy:.3f}"), ("last", "a/b")])
 def test_a_checkpoint_has_the_name_of_one_file(kept: str, filename: str) -> None:
-    node = composed().train.checkpoint[kept]
+    cfg = composed()
+    node = cfg.train.checkpoint[kept]
     node.filename = filename
     with pytest.raises(InstantiationException) as raised:
         instantiate(node)
-    assert f"train.checkpoint.{kept}.filename={filename}: " in str(command_line.explain(raised.value))
+    assert f"train.checkpoint.{kept}.filename={filename}: " in str(command_line.explain(raised.value, cfg))
 
 
 def test_wandbs_own_variables_are_heeded(monkeypatch: pytest.MonkeyPatch) -> None:

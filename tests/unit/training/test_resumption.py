@@ -280,7 +280,7 @@ def test_a_validation_within_a_meta_update_leaves_its_gradient_alone(tmp_path: P
 
 @pytest.mark.parametrize("value", [0, -3, 1.5])
 def test_every_n_steps_out_of_range(tmp_path: Path, value: Any) -> None:
-    with pytest.raises(SettingError, match=f"train.checkpoint.every_n_steps={value}"):
+    with pytest.raises(SettingError, match=f"every_n_steps={value}"):
         Checkpoint(str(tmp_path), "last", every_n_steps=value)
 
 
