@@ -22,16 +22,13 @@ _CANNOT_SYNC_FOLDERS = (errno.EINVAL, errno.ENOTSUP)
 
 
 @contextmanager
-def replacing(
-    path: str | os.PathLike[str], mode: str = "w", *, keep: Path | None = None, **settings: Any
-) -> Iterator[IO[Any]]:
+def replacing(path: str | os.PathLike[str], mode: str = "w", **settings: Any) -> Iterator[IO[Any]]:
     """Open a file for writing so that it takes its name only when it is complete and on the disk.
 
     What a killed process leaves is hidden beside it, `.NAME.new`, and overwritten by the next.
 
     Args:
         path, mode, settings: as `open` takes them.
-        keep: the name under which the file of before is kept; None to give it up.
 
     Raises:
         OSError: naming the file, if it cannot be written; nothing is changed then.
@@ -45,8 +42,6 @@ def replacing(
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if keep is not None:
-            _keep(path, keep)
         aside.replace(path)
         _sync_folder(path.parent)
     except BaseException as error:
@@ -79,21 +74,6 @@ def all_or_none(folder: Path) -> Iterator[Path]:
 
 def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.new")
-
-
-def _keep(path: Path, name: Path) -> None:
-    """Give a file a second name, in place of what had it: at every moment each name is that of a whole file."""
-    link = _aside(name)
-    link.unlink(missing_ok=True)
-    try:
-        os.link(path, link)
-        link.replace(name)
-    except FileNotFoundError:
-        pass  # there was none before
-    except OSError:  # a file system without hard links: for a moment there is only the kept name
-        path.replace(name)
-    finally:
-        link.unlink(missing_ok=True)  # a rename between two names of one file does nothing
 
 
 def _sync_folder(folder: Path) -> None:

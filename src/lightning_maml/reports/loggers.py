@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -176,14 +177,8 @@ def _staging(logger: WandbLogger) -> str:
 
 def code_version() -> str:
     """Return this code's commit, with "-dirty" if files have changed since; "unknown" outside a git checkout."""
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
+    if shutil.which("git") is None:
         return "unknown"
-    return described.stdout.strip()
+    command = ["git", "describe", "--always", "--dirty"]
+    described = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return described.stdout.strip() or "unknown"
