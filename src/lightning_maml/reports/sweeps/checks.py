@@ -37,7 +37,7 @@ def check_sweep(config: DictConfig) -> None:
 
 def _check_search(sweeper: Any) -> None:
     """Optuna's: how many trials, what is better, and where they are kept."""
-    require("n_trials", sweeper.n_trials, Count)
+    require("hydra.sweeper.n_trials", sweeper.n_trials, Count)
     if sweeper.direction not in ("minimize", "maximize"):
         raise SettingError("hydra.sweeper.direction", sweeper.direction, "give minimize or maximize")
     storage = sweeper.get("storage")
