@@ -36,15 +36,15 @@ lint: $(STAMP) ## Check format (ruff), types (mypy, for Linux, macOS and Windows
 	$(VENV)/bin/mypy --platform win32 --cache-dir .mypy_cache/win32
 	$(VENV)/bin/lint-imports
 
-bench: $(STAMP) ## Measure speed and exercise faults (needs Omniglot in DATASET_PATH; about half an hour)
-	$(VENV)/bin/python benchmarks/loader.py
-	$(VENV)/bin/python benchmarks/faults.py
+bench: $(STAMP) ## Measure the loader, and kill runs (needs Omniglot in DATASET_PATH; about half an hour)
+	$(VENV)/bin/python -m benchmarks.speed.loader
+	$(VENV)/bin/python -m benchmarks.faults.campaign
 
 gpu: $(STAMP) ## Everything that a GPU is wanted for, in nine minutes: tests, speed, memory, a training; writes experiments/gpu.json
 	$(VENV)/bin/python benchmarks/gpu.py $(ARGS)
 
-results: $(STAMP) ## Run the published settings for BUDGET minutes, or go on with them, and write RESULTS.md
-	$(VENV)/bin/python benchmarks/results.py --budget $(BUDGET) $(ARGS)
+results: $(STAMP) ## Run the published settings for BUDGET minutes, or resume them, and write docs/RESULTS.md
+	$(VENV)/bin/python -m benchmarks.results.sweep --budget $(BUDGET) $(ARGS)
 
 lock: $(LOCK) ## Rewrite requirements.txt from pyproject.toml, and repeat it there for uv sync
 	@mkdir -p $(VENV)/lock
@@ -59,9 +59,9 @@ audit: $(LOCK) ## Ask for known advisories about everything in the lock (needs t
 	@$(VENV)/bin/uv tool run pip-audit@2.10.1 --strict --no-deps --disable-pip --progress-spinner off -r requirements.txt || \
 		{ echo 'audit: above stands an advisory, or why none could be asked for; the lock is not cleared'; exit 1; }
 
-licences: $(STAMP) ## Rewrite LICENCES.md: name, version and licence of everything in the lock that is installed here
+licences: $(STAMP) ## Rewrite docs/LICENCES.md: name, version and licence of everything in the lock that is installed here
 	$(VENV)/bin/uv tool run pip-licenses@5.5.5 --python $(VENV)/bin/python --from mixed --order name --format markdown \
-		--with-system --ignore-packages pip pip-licenses lightning-maml --output-file LICENCES.md
+		--with-system --ignore-packages pip pip-licenses lightning-maml --output-file docs/LICENCES.md
 
 venv: $(STAMP) ## Build .venv without running anything
 

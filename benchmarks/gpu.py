@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -55,29 +55,28 @@ class Part(NamedTuple):
 
 
 def parts(device: str, folder: Path, *, quick: bool) -> list[Part]:
-    """In the order of how much they are wanted, for the last may find no time left."""
+    """Return the parts in the order of how much they are wanted, for the last may find no time left."""
     here, tests = f"--device={device}", ("-m", "pytest", "tests/integration/test_gpu.py", "--tb=short")
     one = ("-k", f"{'cpu' if device == 'cpu' else 'cuda'}-vectorized-maml") if quick else ("-m", "gpu")
     shapes = ("--shapes", "0", "--seconds", "0") if quick else ("--shapes", "1", "2", "3", "4", "--seconds", "2")
     only = ("--only", "vectorized", "vectorized, single tasks", "recompute", "auto")
-    loops = ("benchmarks/inner_loop.py", here, *shapes)
-    convolution = ("--quick",) if quick else ("--precision", "float32", "tf32", "bf16")
-    memory = ("--shape", "0", "--steps", "1", "2") if quick else ()
+    loops = ("benchmarks/speed/inner_loop.py", here, *shapes)
+    steps = ("--problems", "0", "--steps", "1", "2") if quick else ("--problems", "9", "--steps", "5", "50")
+    memory = ("benchmarks/memory/sizes.py", here, *steps, "--loops", "higher", "recompute")
     resident = training(folder / "resident", device, 1, quick=quick)
     return [
         Part("tests", (*tests, *one), TESTS, 130),
-        Part("grouped convolution and bmm", ("benchmarks/convolution.py", here, *convolution), (), 60),
         Part("inner loops, float32", loops, LOOPS, 110),
         Part("training", training(folder / "training", device, 2, quick=quick), RUN, 170),
         Part("inner loops, bf16", (*loops, "--precision=bf16", *only), LOOPS, 60),
         Part("inner loops, tf32", (*loops, "--precision=tf32", *only), LOOPS, 60),
-        Part("memory", ("benchmarks/memory.py", here, *memory), LOOPS, 40),
+        Part("memory", memory, LOOPS, 40),
         Part("training, device_resident", (*resident, "data.datamodule.device_resident=true"), RUN, 100),
     ]
 
 
 def training(folder: Path, device: str, minutes: int, *, quick: bool) -> tuple[str, ...]:
-    """MAML, 5-way 1-shot, 32 tasks: on Omniglot where it is, else on glyphs."""
+    """Return the command of MAML, 5-way 1-shot, 32 tasks: on Omniglot where it is, else on glyphs."""
     omniglot = Path(os.environ.get("DATASET_PATH") or ROOT / "data", "omniglot", "data.hdf5").exists() and not quick
     small = (
         "model.torch_module.num_filters=4",
@@ -95,8 +94,8 @@ def training(folder: Path, device: str, minutes: int, *, quick: bool) -> tuple[s
 
 
 def trained(folder: Path) -> dict[str, Any]:
-    """What became of the run in `folder`: its test, and its speed up to the last checkpoint, by Lightning's timer, with
-    all that belongs to training: the first meta-update's checks, validations, checkpoints."""
+    """Return what became of the run in `folder`: its test, and its speed up to the last checkpoint, by Lightning's
+    timer, with all that belongs to training: the first meta-update's checks, validations, checkpoints."""
     state = torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
     (timer,) = (one for name, one in state["callbacks"].items() if name.startswith("Timer"))
     import yaml
@@ -113,12 +112,12 @@ def trained(folder: Path) -> dict[str, Any]:
 
 
 def launch(arguments: tuple[str, ...], seconds: float) -> tuple[int | None, str]:
-    """Run `python ARGUMENTS`; its exit code, or None if it is stopped after so many seconds, and its output."""
+    """Run `python ARGUMENTS`. Returns its exit code, None if it is stopped after so many seconds, and its output."""
     carried = [os.path.abspath(one) for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]
     process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *carried])},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src"), *carried])},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -133,7 +132,7 @@ def launch(arguments: tuple[str, ...], seconds: float) -> tuple[int | None, str]
 
 
 def result_of(part: Part, output: str) -> Any:
-    """What a part has found: pytest's last line, a run's figures, or the last JSON object that a benchmark prints."""
+    """Return what a part has found: pytest's last line, a run's figures, or a benchmark's last line of JSON."""
     lines = output.strip().splitlines()
     if part.name == "tests":
         return lines[-1]
@@ -144,17 +143,13 @@ def result_of(part: Part, output: str) -> Any:
 
 
 def lacking(packages: Iterable[str]) -> list[str]:
-    def installed(name: str) -> bool:
-        try:
-            return bool(version(name))
-        except PackageNotFoundError:
-            return False
-
-    return [name for name in packages if not installed(name)]
+    """Return those that are not installed."""
+    installed = {re.sub(r"[-_.]+", "-", one.name).lower() for one in distributions()}
+    return [name for name in packages if name not in installed]
 
 
 def run(part: Part, ends: float) -> dict[str, Any]:
-    """Its row: what it came to, and what it has found, which is what there was where it was stopped."""
+    """Run a part. Returns its row: what it came to, and what it has found, until it was stopped where it was."""
     missing, seconds = lacking(part.packages), min(part.seconds, ends - time.monotonic())
     if missing:
         return {"status": f"left out: lacks {', '.join(missing)}"}
@@ -178,6 +173,7 @@ def run(part: Part, ends: float) -> dict[str, Any]:
 
 
 def machine(device: str) -> dict[str, Any]:
+    """Return the versions, and what the GPU is."""
     known = {"python": sys.version.split()[0], "torch": torch.__version__, "device": "cpu"}
     if device == "cpu":
         return known

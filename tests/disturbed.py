@@ -1,7 +1,7 @@
 """A program in a process with something wrong about it from the start.
 
 python tests/disturbed.py file_size=BYTES src/run.py ARGUMENTS…      no file may grow larger, as by `ulimit -f`
-python tests/disturbed.py full=FILE@FOLDER src/run.py ARGUMENTS…     FOLDER's disk is full when FILE is opened
+python tests/disturbed.py full=FILE@FOLDER src/run.py ARGUMENTS…     FOLDER's disk is full when FILE is to be written
 """
 
 import atexit
@@ -32,13 +32,15 @@ def fill_up(folder: Path, leaving: int = 0) -> None:
 
 
 def fill_when_opened(what: str) -> None:
-    """Let the disk be full from the moment that a file of this name is opened for the first time."""
+    """Fill the disk when a file with this name, or a temporary name that holds it, is opened to be written."""
     name, _, folder = what.partition("@")
     filled = False
 
     def heed(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal filled
-        if event == "open" and not filled and os.path.basename(str(arguments[0])) == name:
+        if event != "open" or filled or not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            return
+        if name in os.path.basename(str(arguments[0])):
             filled = True
             fill_up(Path(folder))
 

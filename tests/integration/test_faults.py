@@ -1,5 +1,4 @@
-"""Runs that something befalls: they go on, or say in one line how to; and what then goes on ends as if nothing had
-been."""
+"""A fault ends a run in one line that says how to resume it; resumed, it ends as an undisturbed run does."""
 
 import os
 import re
@@ -21,7 +20,7 @@ HERE = {"PYTHONPATH": str(ROOT)}
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing befell: 200 meta-updates."""
+    """An undisturbed run of 200 meta-updates."""
     folder = tmp_path_factory.mktemp("whole")
     succeed(*RUN, folder=folder, **HERE)
     return folder

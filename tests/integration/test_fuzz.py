@@ -1,13 +1,16 @@
-"""Any combination of group members and in-range settings trains, or is refused in one line; benchmarks/fuzz.py tries
-more of them."""
+"""Any combination of group members and in-range settings trains, or is refused in one line.
 
+EXAMPLES=500 python -m pytest tests/integration/test_fuzz.py tries more of them, every member of every group among them.
+"""
+
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.integration.configurations import drawn, members, outcome
 
-EXAMPLES = 30
+EXAMPLES = int(os.environ.get("EXAMPLES", "30"))
 
 
 @pytest.mark.parametrize("overrides", drawn(EXAMPLES, seed_of_all=0), ids=lambda overrides: "-".join(overrides[:3]))

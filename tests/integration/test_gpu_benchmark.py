@@ -1,6 +1,5 @@
 """benchmarks/gpu.py: every part of it runs, in small and on a CPU."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -15,16 +14,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from benchmarks import gpu
+from benchmarks.timing import rounds_of
 from tests.integration.command import environment, program
 from tests.paths import ROOT
 
 
 def as_forks(arguments: tuple[str, ...], seconds: float) -> tuple[int, str]:
-    """In place of `gpu.launch`: without the seconds that each part's imports take."""
+    """Stand in for `gpu.launch`, without the seconds that each part's imports take."""
     name, *rest = (
         arguments if arguments[0] != "-m" else (str(Path(pytest.__file__).with_name("__main__.py")), *arguments[2:])
     )
-    done = program(name, *rest)
+    done = program(name, *rest, PYTHONPATH=str(ROOT))
     return done.returncode, done.stdout if done.returncode == 0 else done.stdout + done.stderr
 
 
@@ -40,7 +40,6 @@ def test_every_part_runs_in_small(
     found = {name: row["found"] for name, row in result["parts"].items()}
     assert found["training, device_resident"]["meta_updates"] == 3
     assert found["training"]["tasks_per_second"] == pytest.approx(2 * 3 / found["training"]["seconds"])
-    assert max(row["error"] for row in found["grouped convolution and bmm"]["rows"]) < 1e-5
     (shape,) = found["inner loops, float32"]["shapes"].values()
     assert set(shape["seconds"]) >= {"higher", "vectorized", "torchmeta"} and max(shape["errors"].values()) < 1e-9
 
@@ -65,11 +64,10 @@ def test_a_part_that_fails_or_takes_too_long_is_a_row_and_the_others_go_on(
     assert rows["last"]["status"] == "ok" and rows["last"]["found"] == {"b": 2}
 
 
-def test_a_loop_that_takes_many_times_as_long_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `higher` on a GPU, by which the rounds used to be counted."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+def test_a_loop_that_takes_many_times_as_long_is_timed_once() -> None:
+    """As `higher` does on a GPU, by which the rounds used to be counted."""
     runs = {"higher": partial(time.sleep, 0.1), "vectorized": partial(time.sleep, 0.001)}
-    times = importlib.import_module("inner_loop").rounds_of(runs, torch.device("cpu"), at_least=0)
+    times = rounds_of(runs, torch.device("cpu"), hopeless=5)
     assert {name: len(values) for name, values in times.items()} == {"higher": 1, "vectorized": 3}
 
 

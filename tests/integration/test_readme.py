@@ -99,7 +99,7 @@ def test_the_readme_has_commands_and_only_known_ones() -> None:
 def test_the_makefile_runs_what_the_readme_says() -> None:
     for target, command in (
         ("train", "src/run.py experiment=quickstart seed"),
-        ("results", "benchmarks/results.py --budget 120 seed"),
+        ("results", "-m benchmarks.results.sweep --budget 120 seed"),
         ("test", "-m pytest -n auto --maxprocesses 4 --dist worksteal seed"),
     ):
         dry = subprocess.run(

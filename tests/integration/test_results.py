@@ -1,4 +1,4 @@
-"""RESULTS.md: its numbers are those of the runs, and an interrupted run is gone on with."""
+"""docs/RESULTS.md: its numbers are those of the runs, and an interrupted run is resumed."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from benchmarks import results
+from benchmarks.results import sweep
 from tests.integration.command import wait_for
 from tests.paths import ROOT
 
@@ -30,17 +30,17 @@ def table(folder: Path, *rows: dict[str, Any]) -> Path:
 
 
 def program(folder: Path, rows: Path | None, *arguments: str) -> list[str]:
-    """The program with a table and records of its own, or, without one, those of the repository."""
+    """Return the arguments of the program, with a table and records of its own or those of the repository."""
     own = [] if rows is None else ["--table", str(rows), "--records", str(folder / "records")]
     where = ["--runs", str(folder / "runs"), "--out", str(folder / "RESULTS.md")]
-    return ["benchmarks/results.py", *own, *where, *arguments]
+    return [*own, *where, *arguments]
 
 
 def run(folder: Path, rows: Path | None, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The page that the program writes."""
-    monkeypatch.setattr(sys, "argv", program(folder, rows, *arguments))
+    monkeypatch.setattr(sys, "argv", ["sweep", *program(folder, rows, *arguments)])
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process is the tests'
-    results.main()
+    sweep.main()
     return (folder / "RESULTS.md").read_text()
 
 
@@ -96,7 +96,7 @@ def test_the_table_holds_the_numbers_of_the_runs(tmp_path: Path, monkeypatch: py
     assert "experiment=b/curve b=2 train.seed=1" in page
     assert "More was tried." in page and "python src/run.py experiment=a/one a=1 train.seed=0" in page
     for name in ("updates", "time", "steps"):
-        assert (tmp_path / f"docs/results_{name}.png").exists() and f"docs/results_{name}.png" in page
+        assert (tmp_path / f"results_{name}.png").exists() and f"(results_{name}.png)" in page
 
 
 def test_an_interrupted_run_is_gone_on_with_and_a_finished_one_is_not_run_again(
@@ -108,7 +108,8 @@ def test_an_interrupted_run_is_gone_on_with_and_a_finished_one_is_not_run_again(
     rows = table(tmp_path, {"experiment": "quickstart"} | small, other)
     quick = ["--measure", "0.5", "--seeds", "0"]
     folder = tmp_path / "runs/quickstart/laptop/seed-0"
-    process = subprocess.Popen([sys.executable, *program(tmp_path, rows, "--budget", "5", *quick)], cwd=ROOT)
+    command = [sys.executable, "-m", "benchmarks.results.sweep", *program(tmp_path, rows, "--budget", "5", *quick)]
+    process = subprocess.Popen(command, cwd=ROOT)
     wait_for((folder / "checkpoints/last.ckpt").exists)
     process.terminate()
     assert process.wait(timeout=120) == 75
@@ -149,4 +150,4 @@ def test_a_pattern_without_a_row_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_page_of_the_repository_is_that_of_its_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = run(tmp_path, None, "--budget", "0", monkeypatch=monkeypatch)
-    assert page == (ROOT / "RESULTS.md").read_text()
+    assert page == (ROOT / "docs/RESULTS.md").read_text()

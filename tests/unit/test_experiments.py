@@ -31,7 +31,7 @@ LEARNERS = {
 }
 
 
-ROWS = {row["experiment"]: row for row in yaml.safe_load((ROOT / "benchmarks/results.yaml").read_text())}
+ROWS = {row["experiment"]: row for row in yaml.safe_load((ROOT / "benchmarks/results/results.yaml").read_text())}
 
 
 def composed(name: str, *overrides: str) -> Any:

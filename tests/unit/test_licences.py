@@ -1,4 +1,4 @@
-"""LICENCES.md lists the lock: what it installs on Linux, with one of the supported Pythons."""
+"""docs/LICENCES.md lists the lock: what it installs on Linux, with one of the supported Pythons."""
 
 import re
 
@@ -14,7 +14,7 @@ CPYTHON = {"implementation_name": "cpython", "platform_python_implementation": "
 
 def licences() -> dict[tuple[str, str], str]:
     """The licence of each package, by its name and version."""
-    rows = [re.split(r"\s*\|\s*", line) for line in (ROOT / "LICENCES.md").read_text().splitlines()[2:]]
+    rows = [re.split(r"\s*\|\s*", line) for line in (ROOT / "docs/LICENCES.md").read_text().splitlines()[2:]]
     return {(canonicalize_name(name), version): licence for _, name, version, licence, _ in rows}
 
 

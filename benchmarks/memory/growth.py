@@ -1,6 +1,6 @@
 """Does memory grow while a run goes on?
 
-    python benchmarks/growth.py [--updates 2000] [--accelerator cpu] [--without-curves]
+    python -m benchmarks.memory.growth [--updates 2000] [--accelerator cpu] [--without-curves]
 
 Real runs of `src/run.py` with both loops, tiny, with validations, checkpoints and a metrics.csv; the resident memory of
 the process (on a GPU also what is allocated there) after 100 meta-updates and at four quarters. The last line is one
@@ -15,22 +15,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
+import psutil
+import pytorch_lightning as pl
+import torch
 
-import psutil  # noqa: E402
-import pytorch_lightning as pl  # noqa: E402
-import torch  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-
-from tests.integration.command import environment, tiny  # noqa: E402
+from benchmarks.project import ROOT
+from benchmarks.timing import report
+from tests.integration.command import environment, tiny
 
 LOOPS = ("higher", "vectorized")
 
 
 class Resident(pl.Callback):
-    """Writes down the memory after each of `steps` meta-updates, in MiB."""
+    """Write down the memory after each of `steps` meta-updates, in MiB."""
 
     def __init__(self, path: str, steps: list[int]) -> None:
         self._path, self._steps = Path(path), set(steps)
@@ -44,21 +41,14 @@ class Resident(pl.Callback):
 
 
 def measured(loop: str, steps: list[int], *more: str) -> dict[str, list[float]]:
-    """Resident memory and that allocated on a GPU, by meta-update."""
+    """Return the resident memory and that allocated on a GPU, by meta-update."""
     with TemporaryDirectory() as folder:
-        settings = tiny("logging=csv", f"inner_loop={loop}", *more)
-        callback = f"{{_target_: benchmarks.growth.Resident, path: {folder}/memory, steps: {steps}}}"
+        callback = f"{{_target_: benchmarks.memory.growth.Resident, path: {folder}/memory, steps: {steps}}}"
         length = ("data.datamodule.batches.train=100", f"train.pl_trainer.max_epochs={steps[-1] // 100}")
-        subprocess.run(
-            [
-                *(sys.executable, "src/run.py", *settings, *length, "train.test=false"),
-                *(f"+train.callbacks.resident={callback}", f"hydra.run.dir={folder}/run"),
-            ],
-            cwd=ROOT,
-            env=environment(PYTHONPATH=str(ROOT)),
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        settings = (*tiny("logging=csv", f"inner_loop={loop}", *more), *length, "train.test=false")
+        where = (f"+train.callbacks.resident={callback}", f"hydra.run.dir={folder}/run")
+        command, env = [sys.executable, "src/run.py", *settings, *where], environment(PYTHONPATH=str(ROOT))
+        subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.DEVNULL)
         found: dict[str, list[float]] = json.loads(Path(folder, "memory").read_text())
     return found
 
@@ -73,14 +63,12 @@ def main() -> None:
     more += ["train.callbacks.curves=null"] if arguments.without_curves else []
     steps = [100, *(arguments.updates * quarter // 4 for quarter in range(1, 5))]
     results = {loop: measured(loop, steps, *more) for loop in LOOPS}
-    table = Table(title="Memory in MiB after so many meta-updates: resident, and on the GPU")
-    table.add_column("inner loop")
-    for step in steps:
-        table.add_column(str(step), justify="right")
-    for loop, found in results.items():
-        table.add_row(loop, *(", ".join(f"{size:.1f}" for size in found[str(step)]) for step in steps))
-    Console(width=110).print(table)
-    print(json.dumps(results))
+    rows = [
+        (loop, *(", ".join(f"{size:.1f}" for size in found[str(step)]) for step in steps))
+        for loop, found in results.items()
+    ]
+    title = "Memory in MiB after so many meta-updates: resident, and on the GPU"
+    report(title, ("inner loop", *map(str, steps)), rows, results)
 
 
 if __name__ == "__main__":

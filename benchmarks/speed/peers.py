@@ -103,20 +103,12 @@ def learn2learn_maml(network: nn.Module, episodes: Any, steps: int, lr: float) -
     return run
 
 
-def jax_jitted(network: nn.Module, episodes: Any, steps: int, lr: float) -> Gradient:
-    from peers_jax import jitted
-
-    gradient: Gradient = jitted(network, episodes, steps, lr)
-    return gradient
-
-
 PEERS: dict[str, tuple[str, Callable[..., Gradient]]] = {
     "raw higher": ("higher", raw_higher),
     "torch.func, a loop": ("torch", func_loop),
     "torchmeta": ("torchmeta", torchmeta_update),
     "TorchOpt MetaSGD": ("torchopt", torchopt_meta_sgd),
     "learn2learn MAML": ("learn2learn", learn2learn_maml),
-    "JAX, jit": ("jax", jax_jitted),
 }
 
 

@@ -1,0 +1,162 @@
+"""Meta-batches per second: torchmeta's loader, the cached path, and a bare gather as the limit.
+
+    DATASET_PATH=… python -m benchmarks.speed.loader [--seconds 60]
+
+Real Omniglot with rotated classes, 32 tasks, 5-way 5-shot, 15 queries. All variants are timed in turn, again and again,
+within one process; medians of the rounds, ratios within each round. The last line is one JSON object.
+"""
+
+import argparse
+import collections
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytorch_lightning as pl
+import torch
+from torchvision.transforms import Compose, Resize, ToTensor
+
+from benchmarks.project import ROOT
+from benchmarks.timing import medians_of, ratio_of, report, rounds_of
+from lightning_maml.data import MetaDataModule
+
+TASKS, WAYS, SHOTS, QUERIES = 32, 5, 5, 15
+OMNIGLOT = os.path.abspath(os.environ.get("DATASET_PATH", "./data"))
+
+
+def cached_loader(cache_dir: str, workers: int) -> Iterator[Any]:
+    """Return the meta-batches of this project."""
+    from torchmeta.transforms import Categorical, Rotation
+
+    omniglot = {"_target_": "torchmeta.datasets.Omniglot", "root": OMNIGLOT}
+    data = MetaDataModule(
+        datasets={split: {**omniglot, f"meta_{split}": True, "download": True} for split in ("train", "val", "test")},
+        nway=WAYS,
+        kshot={"support": SHOTS, "query": QUERIES},
+        batch_size=TASKS,
+        batches=100_000,
+        num_workers=workers,
+        transforms=[Resize(28), ToTensor()],
+        target_transform=Categorical(),
+        class_augmentations=[Rotation([90, 180, 270])],
+        cache_dir=cache_dir,
+    )
+    return iter(data.train_dataloader())
+
+
+def torchmeta_loader(workers: int) -> Iterator[Any]:
+    """Return torchmeta's own: `ClassSplitter` and `BatchMetaDataLoader`, as its documentation has them."""
+    from torchmeta.datasets import Omniglot
+    from torchmeta.transforms import Categorical, ClassSplitter, Rotation
+    from torchmeta.utils.data import BatchMetaDataLoader
+
+    dataset = Omniglot(
+        OMNIGLOT,
+        WAYS,
+        meta_train=True,
+        transform=Compose([Resize(28), ToTensor()]),
+        target_transform=Categorical(WAYS),
+        class_augmentations=[Rotation([90, 180, 270])],
+    )
+    tasks = ClassSplitter(dataset, shuffle=True, num_train_per_class=SHOTS, num_test_per_class=QUERIES)
+    return iter(BatchMetaDataLoader(tasks, batch_size=TASKS, num_workers=workers))
+
+
+def bare_gather() -> Iterator[Any]:
+    """Yield as many bytes as a meta-batch has, taken by NumPy from an array as large as the floats of all images."""
+    floats = np.random.default_rng(0).random((1028 * 20, 28 * 28), dtype=np.float32)
+    generator = np.random.default_rng(0)
+    while True:
+        yield floats[generator.integers(len(floats), size=TASKS * WAYS * (SHOTS + QUERIES))]
+
+
+class FirstUpdate(pl.Callback):
+    """Print the time of day after the first meta-update, and end the process."""
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        print("FIRST", time.time(), flush=True)
+        os._exit(0)
+
+
+def first_update(folder: str) -> float:
+    """Return the seconds from the start of run.py to the end of its first meta-update, with its cache in `folder`."""
+    settings = (
+        *("data=omniglot", "model=conv4_small", "logging=csv", "train.pl_trainer.num_sanity_val_steps=0"),
+        *("train.pl_trainer.accelerator=cpu", f"data.datamodule.cache_dir={folder}/start"),
+        *(f"hydra.run.dir={folder}/run", "+train.callbacks.first={_target_: benchmarks.speed.loader.FirstUpdate}"),
+    )
+    env = os.environ | {"DATASET_PATH": OMNIGLOT, "PYTHONPATH": str(ROOT)}
+    started = time.time()
+    command = [sys.executable, "src/run.py", *settings]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    return float(done.stdout.partition("FIRST ")[2].split()[0]) - started
+
+
+def megabytes() -> float:
+    """Return the resident memory of this process."""
+    return float(psutil.Process().memory_info().rss) / 1e6
+
+
+def consume(batches: Iterator[Any], count: int) -> None:
+    collections.deque(itertools.islice(batches, count), maxlen=0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60, help="for the rounds; the start of a run is timed besides")
+    budget = parser.parse_args().seconds
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        cold = first_update(folder)
+        warm = statistics.median(first_update(folder) for _ in range(3))
+        before, cached = megabytes(), cached_loader(f"{folder}/cache", 0)
+        consume(cached, 200)
+        after = megabytes()
+        on_disk = sum(file.stat().st_size for file in Path(folder, "cache").rglob("*") if file.is_file()) / 1e6
+        variants = {
+            "torchmeta, 0 workers": (torchmeta_loader(0), 8),
+            "torchmeta, 2 workers": (torchmeta_loader(2), 8),
+            "cached, 0 workers": (cached, 400),
+            "cached, 2 workers": (cached_loader(f"{folder}/cache", 2), 200),
+            "bare NumPy gather": (bare_gather(), 400),
+        }
+        runs = {name: partial(consume, batches, count) for name, (batches, count) in variants.items()}
+        times = rounds_of(runs, torch.device("cpu"), budget)
+    each = {name: [value / variants[name][1] for value in values] for name, values in times.items()}
+    rates = {name: 1 / median for name, median in medians_of(each).items()}
+    over_torchmeta, of_the_limit = (
+        {name: ratio_of(each, other, name) for name in each} for other in ("torchmeta, 0 workers", "bare NumPy gather")
+    )
+    rounds = len(each["bare NumPy gather"])
+    print(f"resident memory: {before:,.0f} MB with everything imported, {after:,.0f} MB after 200 cached meta-batches")
+    print(f"cache on disk: {on_disk:,.1f} MB")
+    print(f"process start to first meta-update: {cold:.1f} s cold, {warm:.1f} s with the cache there")
+    result = {
+        "meta_batches_per_s": rates,
+        "cached_over_torchmeta": over_torchmeta["cached, 0 workers"],
+        "cached_over_limit": of_the_limit["cached, 0 workers"],
+        "resident_mb": {"before": before, "after": after},
+        "cache_mb": on_disk,
+        "first_update_s": {"cold": cold, "warm": warm},
+        "rounds": rounds,
+    }
+    rows = [
+        (name, f"{rate:,.1f}", f"{over_torchmeta[name]:,.1f}", f"{of_the_limit[name]:.3f}")
+        for name, rate in rates.items()
+    ]
+    title = f"Omniglot, {TASKS} tasks, {WAYS}-way {SHOTS}-shot, {QUERIES} queries; medians of {rounds} rounds"
+    report(title, ("loader", "meta-batches / s", "× torchmeta, 0 workers", "of the bare gather"), rows, result)
+
+
+if __name__ == "__main__":
+    main()
