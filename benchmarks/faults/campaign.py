@@ -23,7 +23,7 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.faults import disks, kills
-from benchmarks.faults.runs import Outcome, Run, end_of_whole
+from benchmarks.faults.runs import Outcome, Run
 from benchmarks.project import code_version, write
 from benchmarks.timing import report
 from tests import omniglot_server
@@ -49,7 +49,7 @@ class Plan:
 
     def kills(self, number: int) -> Iterator[Trial]:
         """Yield runs that are killed in each stage in turn, `number` times in all."""
-        whole = end_of_whole(self._omniglot(self._top / "omniglot"))
+        whole = self._omniglot(self._top / "omniglot").end()
         aims = [kills.STAGES[index % len(kills.STAGES)] for index in range(number)]
         for first in range(0, number, len(kills.STAGES)):
             own, chance = aims[first : first + len(kills.STAGES)], Random(f"{self._seed} kills {first}")
@@ -63,8 +63,8 @@ class Plan:
         except (OSError, subprocess.CalledProcessError):
             print("no small disk can be mounted here: full disks are left out")
             return
-        whole = end_of_whole(Run(self._top / "whole/run"))
-        on_omniglot = end_of_whole(self._omniglot(self._top / "omniglot of disks"))
+        whole = Run(self._top / "whole/run").end()
+        on_omniglot = self._omniglot(self._top / "omniglot of disks").end()
 
         def preparing(folder: Path) -> list[Outcome]:
             with disks.small_disk(folder / "disk") as disk:

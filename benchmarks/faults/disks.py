@@ -59,4 +59,4 @@ def _resumed(run: Run, where: str, disk: Path, whole: dict[str, Any]) -> Outcome
     said, wrong = run.refusal()
     lost, run.before = run.lost(), ()
     (disk / "filler").unlink()
-    return Outcome("full disk", where, lost, said, wrong or run.ends_like(whole))
+    return Outcome("full disk", where, lost, said, wrong or run.difference(whole))

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -20,8 +19,8 @@ def killed(run: Run, aims: list[str], whole: dict[str, Any], chance: Random) -> 
         run.start()
         _meet(run, aim, chance)
         run.kill()
-        outcomes.append(Outcome("SIGKILL", _stage(run), run.lost(), wrong=run.broken_files(tidy=False)))
-    wrong = run.ends_like(whole)
+        outcomes.append(Outcome("SIGKILL", _stage(run), run.lost(), wrong=run.broken_files()))
+    wrong = run.difference(whole)
     for outcome in outcomes:
         outcome.wrong = outcome.wrong or wrong
     shutil.rmtree(run.folder.parent)
@@ -50,5 +49,4 @@ def _stage(run: Run) -> str:
 
 
 def _has_files(run: Run, name: str) -> bool:
-    folder: Path = run.folder.parent / name
-    return any(path.is_file() for path in folder.rglob("*"))
+    return any(path.is_file() for path in (run.folder.parent / name).rglob("*"))

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,9 +59,6 @@ class Stages(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         self._mark("training", trainer)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        self._mark("training", trainer)
-
     def on_save_checkpoint(self, trainer: pl.Trainer, *args: Any) -> None:
         self._mark("checkpointing", trainer)
 
@@ -111,6 +107,10 @@ class Run:
         code: int | None = self._process.exitcode
         return code
 
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+
     def wait(self) -> int:
         """Let it end. Returns its exit code."""
         self._process.join(_LONGEST)
@@ -119,10 +119,12 @@ class Run:
             raise TimeoutError(f"a run has not ended within {_LONGEST} s: {self.output}")
         return self.code
 
-    def kill(self) -> None:
-        if self.code is None:
-            os.kill(self._process.pid, signal.SIGKILL)
-        self._process.join()
+    def end(self) -> dict[str, Any]:
+        """Start or resume it, and let it end. Returns what it comes to."""
+        self.start()
+        if self.wait() != 0:
+            raise RuntimeError(f"it ended with {self.code}: {self.output[-2000:]}")
+        return end_of(self.folder)
 
     def until(self, found: Callable[[], bool]) -> None:
         """Wait for something, closely, or for the end of the run."""
@@ -159,18 +161,12 @@ class Run:
         errors = [line for line in self.output.splitlines() if line.startswith("error: ")]
         if self.code != 1 or len(errors) != 1 or "Traceback" in self.output:
             return "", f"it ended with {self.code}: {self.output[-2000:]}"
-        return errors[0], self.broken_files(tidy=True)
+        return errors[0], self.broken_files()
 
-    def broken_files(self, *, tidy: bool) -> str:
-        """Name the files of the run that cannot be read; `tidy`: a temporary file counts, too."""
-        readers: dict[str, Callable[[Path], Any]] = {
-            "checkpoints/*.ckpt": lambda path: torch.load(path, weights_only=True),
-            "*.png": _read_picture,
-            "*.json": lambda path: json.loads(path.read_text()),
-            "*.csv": _read_table,
-        }
-        found = [path.name for path in self.folder.rglob(".*.new") if tidy]
-        for pattern, read in readers.items():
+    def broken_files(self) -> str:
+        """Name the files of the run that cannot be read."""
+        found = []
+        for pattern, read in _READERS.items():
             for path in self.folder.glob(pattern):
                 try:
                     read(path)
@@ -178,30 +174,22 @@ class Run:
                     found.append(path.name)
         return f"not whole: {', '.join(found)}" if found else ""
 
-    def ends_like(self, whole: dict[str, Any]) -> str:
-        """Resume it and let it end. Returns what is other than in an undisturbed run's end."""
-        self.start()
-        if self.wait() != 0:
-            return f"resumed, it ended with {self.code}: {self.output[-2000:]}"
-        end = end_of(self.folder)
+    def difference(self, whole: dict[str, Any]) -> str:
+        """Resume it and let it end. Returns what is other than at the end of an undisturbed run."""
+        end = self.end()
         different = [name for name in whole if not same_state(end[name], whole[name])]
-        return f"other {', '.join(different)}" if different else self.broken_files(tidy=True)
-
-
-def end_of_whole(run: Run) -> dict[str, Any]:
-    """Let a run end undisturbed. Returns what it comes to."""
-    run.start()
-    if run.wait() != 0:
-        raise RuntimeError(run.output)
-    return end_of(run.folder)
-
-
-def _read_picture(path: Path) -> None:
-    with Image.open(path) as image:
-        image.load()
+        return f"other {', '.join(different)}" if different else self.broken_files()
 
 
 def _read_table(path: Path) -> None:
     text = path.read_text()
     if not text.endswith("\n") or len({len(row) for row in csv.reader(text.splitlines())}) != 1:
         raise ValueError(f"{path} has a row that is cut off")
+
+
+_READERS: dict[str, Callable[[Path], Any]] = {
+    "checkpoints/*.ckpt": lambda path: torch.load(path, weights_only=True),
+    "*.png": lambda path: Image.open(path).load(),
+    "*.json": lambda path: json.loads(path.read_text()),
+    "*.csv": _read_table,
+}
