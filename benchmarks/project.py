@@ -34,14 +34,6 @@ def data_of(cfg: Any, stage: str) -> Any:
     return data
 
 
-def learner_of(cfg: Any, data: Any) -> Any:
-    """Return the learner of a configuration around its network, with weights from seed 0."""
-    torch.manual_seed(0)
-    sizes = {"input_shape": data.input_shape, "num_outputs": data.num_outputs}
-    network = hydra.utils.instantiate(cfg.model.torch_module, **sizes)
-    return hydra.utils.instantiate(cfg.algorithm.learner, network=network)
-
-
 def code_version() -> str:
     """Return the commit of this code, with "-dirty" if files have changed since; "unknown" without git."""
     command = ["git", "describe", "--always", "--dirty"]

@@ -42,6 +42,7 @@ def full_disk(folder: Path, victim: str, whole: dict[str, Any], chance: Random) 
         else:
             run.before = ("tests/disturbed.py", f"full={victim}@{disk}")
             run.start()
+            run.before = ()
         return [_resumed(run, victim, disk, whole)]
 
 
@@ -57,6 +58,6 @@ def _resumed(run: Run, where: str, disk: Path, whole: dict[str, Any]) -> Outcome
     if run.wait() == 0:
         return Outcome("full disk", where, wrong="it came too late: all was written")
     said, wrong = run.refusal()
-    lost, run.before = run.lost(), ()
+    lost = run.lost()
     (disk / "filler").unlink()
     return Outcome("full disk", where, lost, said, wrong or run.difference(whole))

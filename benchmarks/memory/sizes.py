@@ -21,6 +21,7 @@ import torch
 from benchmarks.problems import MEMORY, SGD, Problem
 from benchmarks.timing import report
 from lightning_maml.algorithms import MAML
+from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import HigherLoop, Objective, RecomputeLoop, VectorizedLoop
 
 LOOPS: dict[str, Any] = {
@@ -40,19 +41,17 @@ class Case(NamedTuple):
     loop: str
     precision: str
 
-
-def peak(case: Case, steps: int, device: torch.device) -> float:
-    """Return the gigabytes above the level before, on a CPU in a process that has computed nothing yet."""
-    learner, episodes = MAML(case.problem.build(device)), case.problem.episodes(device)
-    objective = Objective.final(steps)
-    with torch.no_grad():
-        learner.network(episodes.support_x[0, :1])  # what the first forward pass brings along
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    before = _highest(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=case.precision == "bf16"):
-        LOOPS[case.loop]()(learner, episodes, steps=steps, objective=objective)
-    return _highest(device) - before
+    def peak(self, steps: int, device: torch.device) -> float:
+        """Return the gigabytes above the level before, on a CPU in a process that has computed nothing yet."""
+        learner, episodes, loop = MAML(self.problem.build(device)), self.problem.episodes(device), LOOPS[self.loop]()
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            few = Episodes(*(field[:, :2] for field in episodes))  # for what the first passes of any size bring along
+            loop(learner, few, steps=1, objective=Objective.final(1))
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            before = _highest(device)
+            loop(learner, episodes, steps=steps, objective=Objective.final(steps))
+        return _highest(device) - before
 
 
 def _highest(device: torch.device) -> float:
@@ -69,7 +68,7 @@ def peak_within(case: Case, steps: int, device: torch.device, limit: float) -> f
         for threshold in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
             ctypes.CDLL(None).mallopt(threshold, 65536)
     try:
-        return peak(case, steps, device)
+        return case.peak(steps, device)
     except (RuntimeError, MemoryError) as error:
         if "memory" in str(error) or isinstance(error, MemoryError):
             return None

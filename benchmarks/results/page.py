@@ -49,15 +49,15 @@ class Outcome:
         begun = []
         for kind in ("published", "laptop"):
             seeds = folders.seeds(row.experiment, kind)
-            attempts = [Attempt.of(row, seed, folders, published=kind == "published") for seed in seeds]
+            attempts = [Attempt(row, seed, folders, published=kind == "published") for seed in seeds]
             attempts = [attempt for attempt in attempts if attempt.record.commit]
-            begun.append(tuple(sorted(attempts, key=lambda attempt: not attempt.finished)))
-        begun.sort(key=lambda attempts: (not any(attempt.finished for attempt in attempts), not attempts))
+            begun.append(tuple(sorted(attempts, key=lambda attempt: not attempt.record.finished)))
+        begun.sort(key=lambda attempts: (not any(attempt.record.finished for attempt in attempts), not attempts))
         return cls(row, begun[0])
 
     @property
     def tested(self) -> list[Attempt]:
-        return [attempt for attempt in self.attempts if attempt.finished]
+        return [attempt for attempt in self.attempts if attempt.record.finished]
 
     def measured(self, inside: str = ".") -> str | None:
         """Return mean ± 95 % interval over test tasks of the tests in `inside` each attempt's folder, or None."""

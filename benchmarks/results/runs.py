@@ -134,17 +134,14 @@ class Record:
 class Attempt:
     """A row with one seed: its folder, and the record of it, as far as it has come."""
 
-    def __init__(self, row: Row, record: Record, folders: Folders) -> None:
-        self.row, self.record, self._folders = row, record, folders
+    def __init__(self, row: Row, seed: int, folders: Folders, *, published: bool) -> None:
+        self.row, self._folders = row, folders
+        overrides = ["logging=csv", *(() if published else row.laptop)]
+        trained_by = None if published else row.trained_by
+        self.record = Record(row.experiment, seed, published, overrides, trained_by=trained_by)
         self._known = (self.folder / RECORD).exists()
         if self._known:
             self.record = Record(**json.loads((self.folder / RECORD).read_text(encoding="utf-8")))
-
-    @classmethod
-    def of(cls, row: Row, seed: int, folders: Folders, *, published: bool) -> "Attempt":
-        overrides = ["logging=csv", *(() if published else row.laptop)]
-        trained_by = None if published else row.trained_by
-        return cls(row, Record(row.experiment, seed, published, overrides, trained_by=trained_by), folders)
 
     @property
     def folder(self) -> Path:
@@ -164,10 +161,6 @@ class Attempt:
             return self.record.seconds
         return self.record.seconds + float(json.loads(training.read_text(encoding="utf-8"))["seconds"])
 
-    @property
-    def finished(self) -> bool:
-        return self.record.finished
-
     def resume(self, deadline: float, measure: float) -> None:
         """Train, test, and test again with other queries, until the deadline at most.
 
@@ -184,7 +177,8 @@ class Attempt:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._known and not self.record.published and self.record.trained_by is None:
-            self._plan(measure)
+            self.record.meta_updates = self._planned(measure)
+            self.record.overrides.append(f"train.pl_trainer.max_steps={self.record.meta_updates}")
         self.record.commit, self.record.hardware, self.record.software = code_version(), hardware(), software()
         # A test cannot be resumed: it has an hour, whatever is left of the budget.
         tested = ("train.fit=false", f"train.ckpt_path={checkpoint}")
@@ -201,17 +195,9 @@ class Attempt:
         if ended:
             self._folders.keep(self.folder)
 
-    def _plan(self, measure: float) -> None:
-        """Give the run as many meta-updates as its minutes allow, in whole epochs."""
+    def _planned(self, measure: float) -> int:
+        """Return the meta-updates that the row's minutes allow, in whole epochs, by the speed after the first few."""
         assert self.row.minutes is not None
-        speed, epoch = self._speed(measure)
-        planned = _NOT_MEASURED * speed * 60 * self.row.minutes
-        self.record.meta_updates = max(1, int(planned / epoch)) * epoch
-        self.record.overrides.append(f"train.pl_trainer.max_steps={self.record.meta_updates}")
-        log.info("%.2f meta-updates a second: %d in all", speed, self.record.meta_updates)
-
-    def _speed(self, measure: float) -> tuple[float, int]:
-        """Return the meta-updates per second, after the first few, and those of an epoch."""
         folder = self.folder / "speed"
         shutil.rmtree(folder, ignore_errors=True)
         quiet = ("train.test=false", "train.pl_trainer.num_sanity_val_steps=0", "train.pl_trainer.log_every_n_steps=1")
@@ -224,10 +210,11 @@ class Attempt:
                 last = meta_updates_of(folder)
                 if not first and last >= 5:
                     began, first = time.monotonic(), last
-            seconds = time.monotonic() - began
+            speed = (last - first) / (time.monotonic() - began)
         epoch = int(OmegaConf.load(folder / ".hydra" / "config.yaml").data.datamodule.batches.train)
         shutil.rmtree(folder)
-        return (last - first) / seconds, epoch
+        log.info("%s: %.2f meta-updates a second", self.record.experiment, speed)
+        return max(1, int(_NOT_MEASURED * speed * 60 * self.row.minutes / epoch)) * epoch
 
     def _run(self, *settings: str, end: float) -> bool:
         """Return whether it came to its end before that reading of the clock; its time is added to the record."""

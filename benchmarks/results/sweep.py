@@ -50,11 +50,11 @@ def work(rows: list[Row], folders: Folders, arguments: argparse.Namespace) -> in
     failed, deadline = 0, time.monotonic() + 60 * arguments.budget
     for row in chosen(rows, arguments.rows):
         for seed in arguments.seeds or (row.seeds if arguments.published else [0]):
-            attempt = Attempt.of(row, seed, folders, published=arguments.published)
+            attempt = Attempt(row, seed, folders, published=arguments.published)
             left = deadline - time.monotonic()
             if left <= 0:
                 return failed
-            if attempt.finished or not (arguments.published or row.minutes or row.trained_by):
+            if attempt.record.finished or not (arguments.published or row.minutes or row.trained_by):
                 continue  # nothing is left to do, or nothing that a laptop can do
             log.info("%s, seed %d: %.0f minutes of the budget are left", row.experiment, seed, left / 60)
             try:

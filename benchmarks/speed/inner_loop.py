@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.problems import LR, SGD, SPEED, Problem
-from benchmarks.speed.peers import installed
+from benchmarks.speed.peers import installed, outer_gradient
 from benchmarks.timing import medians_of, report, rounds_of, synchronize
 from lightning_maml.algorithms import MAML
 from lightning_maml.episodes import Episodes
@@ -42,8 +42,9 @@ def contenders(problem: Problem, episodes: Episodes, network: nn.Module) -> dict
     def ours(loop: Any) -> Callable[[], list[Tensor]]:
         return lambda: list(loop(learner, episodes, steps=problem.steps, objective=objective)[1].values())
 
-    peers = {name: make(network, episodes, problem.steps, LR) for name, make in installed()[0].items()}
-    return {name: ours(make()) for name, make in OURS.items()} | peers
+    peers = installed()[0].items()
+    of_peers = {name: outer_gradient(peer, network, episodes, problem.steps, LR) for name, peer in peers}
+    return {name: ours(make()) for name, make in OURS.items()} | of_peers
 
 
 def host_of(run: Callable[[], Any], device: torch.device) -> dict[str, float]:

@@ -10,11 +10,7 @@ import argparse
 import collections
 import itertools
 import os
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,13 +18,11 @@ from typing import Any
 
 import numpy as np
 import psutil
-import pytorch_lightning as pl
 import torch
 from torchvision.transforms import Compose, Resize, ToTensor
 
-from benchmarks.project import ROOT
+from benchmarks.project import composed, data_of
 from benchmarks.timing import medians_of, ratio_of, report, rounds_of
-from lightning_maml.data import MetaDataModule
 
 TASKS, WAYS, SHOTS, QUERIES = 32, 5, 5, 15
 OMNIGLOT = os.path.abspath(os.environ.get("DATASET_PATH", "./data"))
@@ -36,22 +30,10 @@ OMNIGLOT = os.path.abspath(os.environ.get("DATASET_PATH", "./data"))
 
 def cached_loader(cache_dir: str, workers: int) -> Iterator[Any]:
     """Return the meta-batches of this project."""
-    from torchmeta.transforms import Categorical, Rotation
-
-    omniglot = {"_target_": "torchmeta.datasets.Omniglot", "root": OMNIGLOT}
-    data = MetaDataModule(
-        datasets={split: {**omniglot, f"meta_{split}": True, "download": True} for split in ("train", "val", "test")},
-        nway=WAYS,
-        kshot={"support": SHOTS, "query": QUERIES},
-        batch_size=TASKS,
-        batches=100_000,
-        num_workers=workers,
-        transforms=[Resize(28), ToTensor()],
-        target_transform=Categorical(),
-        class_augmentations=[Rotation([90, 180, 270])],
-        cache_dir=cache_dir,
-    )
-    return iter(data.train_dataloader())
+    sizes = (f"data.datamodule.batch_size.train={TASKS}", "data.datamodule.batches.train=100000")
+    shots = f"data.datamodule.kshot={{support: {SHOTS}, query: {QUERIES}}}"
+    where = (f"data.datamodule.cache_dir={cache_dir}", f"data.datamodule.num_workers.train={workers}")
+    return iter(data_of(composed("data=omniglot", shots, *sizes, *where), "fit").train_dataloader())
 
 
 def torchmeta_loader(workers: int) -> Iterator[Any]:
@@ -80,28 +62,6 @@ def bare_gather() -> Iterator[Any]:
         yield floats[generator.integers(len(floats), size=TASKS * WAYS * (SHOTS + QUERIES))]
 
 
-class FirstUpdate(pl.Callback):
-    """Print the time of day after the first meta-update, and end the process."""
-
-    def on_train_batch_end(self, *args: Any) -> None:
-        print("FIRST", time.time(), flush=True)
-        os._exit(0)
-
-
-def first_update(folder: str) -> float:
-    """Return the seconds from the start of run.py to the end of its first meta-update, with its cache in `folder`."""
-    settings = (
-        *("data=omniglot", "model=conv4_small", "logging=csv", "train.pl_trainer.num_sanity_val_steps=0"),
-        *("train.pl_trainer.accelerator=cpu", f"data.datamodule.cache_dir={folder}/start"),
-        *(f"hydra.run.dir={folder}/run", "+train.callbacks.first={_target_: benchmarks.speed.loader.FirstUpdate}"),
-    )
-    env = os.environ | {"DATASET_PATH": OMNIGLOT, "PYTHONPATH": str(ROOT)}
-    started = time.time()
-    command = [sys.executable, "src/run.py", *settings]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
-    return float(done.stdout.partition("FIRST ")[2].split()[0]) - started
-
-
 def megabytes() -> float:
     """Return the resident memory of this process."""
     return float(psutil.Process().memory_info().rss) / 1e6
@@ -113,12 +73,10 @@ def consume(batches: Iterator[Any], count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60, help="for the rounds; the start of a run is timed besides")
+    parser.add_argument("--seconds", type=float, default=60, help="for the rounds")
     budget = parser.parse_args().seconds
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        cold = first_update(folder)
-        warm = statistics.median(first_update(folder) for _ in range(3))
         before, cached = megabytes(), cached_loader(f"{folder}/cache", 0)
         consume(cached, 200)
         after = megabytes()
@@ -138,18 +96,13 @@ def main() -> None:
         {name: ratio_of(each, other, name) for name in each} for other in ("torchmeta, 0 workers", "bare NumPy gather")
     )
     rounds = len(each["bare NumPy gather"])
-    print(f"resident memory: {before:,.0f} MB with everything imported, {after:,.0f} MB after 200 cached meta-batches")
-    print(f"cache on disk: {on_disk:,.1f} MB")
-    print(f"process start to first meta-update: {cold:.1f} s cold, {warm:.1f} s with the cache there")
-    result = {
-        "meta_batches_per_s": rates,
-        "cached_over_torchmeta": over_torchmeta["cached, 0 workers"],
-        "cached_over_limit": of_the_limit["cached, 0 workers"],
-        "resident_mb": {"before": before, "after": after},
-        "cache_mb": on_disk,
-        "first_update_s": {"cold": cold, "warm": warm},
-        "rounds": rounds,
+    besides = {
+        "MB resident with everything imported": before,
+        "MB resident after 200 cached meta-batches": after,
+        "MB of cache on disk": on_disk,
     }
+    print(*(f"{name}: {value:,.1f}" for name, value in besides.items()), sep="\n")
+    result = {"meta_batches_per_s": rates, "of_the_limit": of_the_limit, "rounds": rounds} | besides
     rows = [
         (name, f"{rate:,.1f}", f"{over_torchmeta[name]:,.1f}", f"{of_the_limit[name]:.3f}")
         for name, rate in rates.items()

@@ -1,4 +1,4 @@
-"""The same outer gradient by other libraries, each as its documentation has it; what is not installed is left out."""
+"""The same outer gradient by other libraries, each as its documentation has it."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -7,103 +7,90 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
 
 import lightning_maml  # noqa: F401  # repairs torchmeta
 
-Gradient = Callable[[], list[Tensor]]
+# Of a network, the number of inner steps and their size: the loss of a task's queries after adaptation.
+QueryLoss = Callable[[Any], Tensor]
+Peer = Callable[[nn.Module, int, float], QueryLoss]
 
 
-def raw_higher(network: nn.Module, episodes: Any, steps: int, lr: float) -> Gradient:
+def raw_higher(network: nn.Module, steps: int, lr: float) -> QueryLoss:
     import higher
 
-    def run() -> list[Tensor]:
-        optimizer = torch.optim.SGD(network.parameters(), lr=lr)
-        network.zero_grad()
-        for task in episodes.tasks():
-            with higher.innerloop_ctx(network, optimizer, copy_initial_weights=False) as (adapted, differentiable):
-                for _ in range(steps):
-                    differentiable.step(F.cross_entropy(adapted(task.support_x), task.support_y))
-                (F.cross_entropy(adapted(task.query_x), task.query_y) / episodes.num_tasks).backward()
-        return [_grad(parameter) for parameter in network.parameters()]
+    optimizer = torch.optim.SGD(network.parameters(), lr=lr)
 
-    return run
-
-
-def func_loop(network: nn.Module, episodes: Any, steps: int, lr: float) -> Gradient:
-    theta = dict(network.named_parameters())
-
-    def loss(phi: Any, x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(functional_call(network, phi, (x,)), y)
-
-    def run() -> list[Tensor]:
-        network.zero_grad()
-        for task in episodes.tasks():
-            phi = theta
+    def loss(task: Any) -> Tensor:
+        with higher.innerloop_ctx(network, optimizer, copy_initial_weights=False) as (adapted, differentiable):
             for _ in range(steps):
-                gradients = torch.func.grad(loss)(phi, task.support_x, task.support_y)
-                phi = {name: value - lr * gradients[name] for name, value in phi.items()}
-            (loss(phi, task.query_x, task.query_y) / episodes.num_tasks).backward()
-        return [_grad(parameter) for parameter in network.parameters()]
+                differentiable.step(cross_entropy(adapted(task.support_x), task.support_y))
+            return cross_entropy(adapted(task.query_x), task.query_y)
 
-    return run
+    return loss
 
 
-def torchopt_meta_sgd(network: nn.Module, episodes: Any, steps: int, lr: float) -> Gradient:
+def func_loop(network: nn.Module, steps: int, lr: float) -> QueryLoss:
+    def of(phi: Any, x: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(functional_call(network, phi, (x,)), y)
+
+    def loss(task: Any) -> Tensor:
+        phi = dict(network.named_parameters())
+        for _ in range(steps):
+            gradients = torch.func.grad(of)(phi, task.support_x, task.support_y)
+            phi = {name: value - lr * gradients[name] for name, value in phi.items()}
+        return of(phi, task.query_x, task.query_y)
+
+    return loss
+
+
+def torchopt_meta_sgd(network: nn.Module, steps: int, lr: float) -> QueryLoss:
     import torchopt
 
-    def run() -> list[Tensor]:
-        network.zero_grad()
-        optimizer = torchopt.MetaSGD(network, lr=lr)
-        state, of_optimizer = torchopt.extract_state_dict(network), torchopt.extract_state_dict(optimizer)
-        theta = list(network.parameters())
-        for task in episodes.tasks():
-            for _ in range(steps):
-                optimizer.step(F.cross_entropy(network(task.support_x), task.support_y))
-            (F.cross_entropy(network(task.query_x), task.query_y) / episodes.num_tasks).backward()
-            torchopt.recover_state_dict(network, state)
-            torchopt.recover_state_dict(optimizer, of_optimizer)
-        return [_grad(parameter) for parameter in theta]
+    optimizer = torchopt.MetaSGD(network, lr=lr)
 
-    return run
+    def loss(task: Any) -> Tensor:
+        before = [(one, torchopt.extract_state_dict(one)) for one in (network, optimizer)]
+        for _ in range(steps):
+            optimizer.step(cross_entropy(network(task.support_x), task.support_y))
+        of_queries = cross_entropy(network(task.query_x), task.query_y)
+        for one, state in before:
+            torchopt.recover_state_dict(one, state)
+        return of_queries
+
+    return loss
 
 
-def torchmeta_update(network: nn.Module, episodes: Any, steps: int, lr: float) -> Gradient:
-    from torchmeta.utils.gradient_based import gradient_update_parameters
-
-    meta = _as_meta_modules(network)
-
-    def run() -> list[Tensor]:
-        meta.zero_grad()
-        for task in episodes.tasks():
-            phi = None
-            for _ in range(steps):
-                inner = F.cross_entropy(meta(task.support_x, params=phi), task.support_y)
-                phi = gradient_update_parameters(meta, inner, params=phi, step_size=lr)
-            (F.cross_entropy(meta(task.query_x, params=phi), task.query_y) / episodes.num_tasks).backward()
-        return [_grad(parameter) for parameter in meta.parameters()]
-
-    return run
-
-
-def learn2learn_maml(network: nn.Module, episodes: Any, steps: int, lr: float) -> Gradient:
+def learn2learn_maml(network: nn.Module, steps: int, lr: float) -> QueryLoss:
     import learn2learn
 
     maml = learn2learn.algorithms.MAML(network, lr=lr)
 
-    def run() -> list[Tensor]:
-        maml.zero_grad()
-        for task in episodes.tasks():
-            learner = maml.clone()
-            for _ in range(steps):
-                learner.adapt(F.cross_entropy(learner(task.support_x), task.support_y))
-            (F.cross_entropy(learner(task.query_x), task.query_y) / episodes.num_tasks).backward()
-        return [_grad(parameter) for parameter in network.parameters()]
+    def loss(task: Any) -> Tensor:
+        learner = maml.clone()
+        for _ in range(steps):
+            learner.adapt(cross_entropy(learner(task.support_x), task.support_y))
+        return cross_entropy(learner(task.query_x), task.query_y)
 
-    return run
+    return loss
 
 
-PEERS: dict[str, tuple[str, Callable[..., Gradient]]] = {
+def torchmeta_update(network: nn.Module, steps: int, lr: float) -> QueryLoss:
+    from torchmeta.utils.gradient_based import gradient_update_parameters
+
+    meta = _as_meta_modules(network)
+
+    def loss(task: Any) -> Tensor:
+        phi = None
+        for _ in range(steps):
+            inner = cross_entropy(meta(task.support_x, params=phi), task.support_y)
+            phi = gradient_update_parameters(meta, inner, params=phi, step_size=lr)
+        return cross_entropy(meta(task.query_x, params=phi), task.query_y)
+
+    return loss
+
+
+PEERS: dict[str, tuple[str, Peer]] = {
     "raw higher": ("higher", raw_higher),
     "torch.func, a loop": ("torch", func_loop),
     "torchmeta": ("torchmeta", torchmeta_update),
@@ -112,18 +99,27 @@ PEERS: dict[str, tuple[str, Callable[..., Gradient]]] = {
 }
 
 
-def installed() -> tuple[dict[str, Callable[..., Gradient]], list[str]]:
-    """The peers that can be imported, and the names of the others."""
-    found = {name: make for name, (package, make) in PEERS.items() if find_spec(package) is not None}
+def installed() -> tuple[dict[str, Peer], list[str]]:
+    """Return the peers that can be imported, and the names of the others."""
+    found = {name: peer for name, (package, peer) in PEERS.items() if find_spec(package) is not None}
     return found, [name for name in PEERS if name not in found]
 
 
-def _grad(parameter: Tensor) -> Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+def outer_gradient(peer: Peer, network: nn.Module, episodes: Any, steps: int, lr: float) -> Callable[[], list[Tensor]]:
+    """Return what computes a peer's gradient of the mean query loss, in the order of the network's parameters."""
+    query_loss, parameters = peer(network, steps, lr), list(network.parameters())
+
+    def run() -> list[Tensor]:
+        network.zero_grad()
+        for task in episodes.tasks():
+            (query_loss(task) / episodes.num_tasks).backward()
+        return [torch.zeros_like(one) if one.grad is None else one.grad.clone() for one in parameters]
+
+    return run
 
 
 def _as_meta_modules(module: nn.Module) -> Any:
-    """A Conv4 in torchmeta's MetaModules, with the same weights."""
+    """Return a Conv4 in torchmeta's MetaModules, with the same parameters."""
     from torchmeta.modules import MetaBatchNorm2d, MetaConv2d, MetaLinear, MetaSequential
 
     def convert(one: nn.Module) -> nn.Module:
@@ -138,7 +134,8 @@ def _as_meta_modules(module: nn.Module) -> Any:
             made = MetaLinear(one.in_features, one.out_features)
         else:
             return one
-        made.load_state_dict(one.state_dict())
-        return made.to(next(one.parameters()))
+        for name, parameter in one.named_parameters():
+            setattr(made, name, parameter)
+        return made
 
     return MetaSequential(convert(module.body), convert(module.head))
