@@ -13,11 +13,9 @@ import os
 import tempfile
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torchvision.transforms import Compose, Resize, ToTensor
 
@@ -62,11 +60,6 @@ def bare_gather() -> Iterator[Any]:
         yield floats[generator.integers(len(floats), size=TASKS * WAYS * (SHOTS + QUERIES))]
 
 
-def megabytes() -> float:
-    """Return the resident memory of this process."""
-    return float(psutil.Process().memory_info().rss) / 1e6
-
-
 def consume(batches: Iterator[Any], count: int) -> None:
     collections.deque(itertools.islice(batches, count), maxlen=0)
 
@@ -77,15 +70,11 @@ def main() -> None:
     budget = parser.parse_args().seconds
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        before, cached = megabytes(), cached_loader(f"{folder}/cache", 0)
-        consume(cached, 200)
-        after = megabytes()
-        on_disk = sum(file.stat().st_size for file in Path(folder, "cache").rglob("*") if file.is_file()) / 1e6
         variants = {
             "torchmeta, 0 workers": (torchmeta_loader(0), 8),
             "torchmeta, 2 workers": (torchmeta_loader(2), 8),
-            "cached, 0 workers": (cached, 400),
-            "cached, 2 workers": (cached_loader(f"{folder}/cache", 2), 200),
+            "cached, 0 workers": (cached_loader(folder, 0), 400),
+            "cached, 2 workers": (cached_loader(folder, 2), 200),
             "bare NumPy gather": (bare_gather(), 400),
         }
         runs = {name: partial(consume, batches, count) for name, (batches, count) in variants.items()}
@@ -96,13 +85,7 @@ def main() -> None:
         {name: ratio_of(each, other, name) for name in each} for other in ("torchmeta, 0 workers", "bare NumPy gather")
     )
     rounds = len(each["bare NumPy gather"])
-    besides = {
-        "MB resident with everything imported": before,
-        "MB resident after 200 cached meta-batches": after,
-        "MB of cache on disk": on_disk,
-    }
-    print(*(f"{name}: {value:,.1f}" for name, value in besides.items()), sep="\n")
-    result = {"meta_batches_per_s": rates, "of_the_limit": of_the_limit, "rounds": rounds} | besides
+    result = {"meta_batches_per_s": rates, "of_the_limit": of_the_limit, "rounds": rounds}
     rows = [
         (name, f"{rate:,.1f}", f"{over_torchmeta[name]:,.1f}", f"{of_the_limit[name]:.3f}")
         for name, rate in rates.items()
