@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 
 from benchmarks.project import data_of
 from benchmarks.timing import report
-from lightning_maml.training import ci95
 from lightning_maml.few_shot import FewShotLearner
+from lightning_maml.training import ci95
 
 
 def main() -> None:
