@@ -42,7 +42,7 @@ class AutoLoop:
     def __init__(self, inner_optimizer: Callable[..., Optimizer], deterministic: bool = False) -> None:
         if deterministic:
             raise SettingError(
-                "train.deterministic", True, "inner_loop=auto chooses by time; choose inner_loop=higher or vectorized"
+                "deterministic", True, "inner_loop=auto chooses by time; choose inner_loop=higher or vectorized"
             )
         self._loops: dict[str, InnerLoop] = {"higher": HigherLoop(inner_optimizer)}
         self._last_resort: dict[str, InnerLoop] = {}

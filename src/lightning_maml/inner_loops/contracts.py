@@ -112,7 +112,7 @@ class Objective:
         """
         if not (self.query or self.support):
             remedy = "it weighs no loss, so that there is no outer gradient; give another, or inner_loop=reptile"
-            raise SettingError("algorithm.objective", "{}", remedy)
+            raise SettingError("objective", "{}", remedy)
         for step in (*self.query, *self.support):
             if not 0 <= step <= steps:
                 raise ValueError(f"the objective weighs step {step}, but the inner loop takes {steps}")

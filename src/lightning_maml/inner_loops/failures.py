@@ -59,7 +59,7 @@ def no_second_derivative(
     compute(learner, one, steps, replace(objective, first_order=True))
     place = place_of(error, learner, next(one.tasks()), partial(compute, learner, one, steps, objective))
     remedy = "use another layer, or first-order gradients (algorithm=fomaml)"
-    return SettingError("algorithm.objective", "second order", f"there is no second derivative of {place}; {remedy}")
+    return SettingError("objective", "second order", f"there is no second derivative of {place}; {remedy}")
 
 
 @contextmanager

@@ -71,7 +71,7 @@ class FunctionalLoop(HigherLoop):
                         "the accelerator's memory does not hold a single task; use inner_loop=recompute, or fewer "
                         "shots, queries or inner steps"
                     )
-                    raise SettingError("inner_loop.chunk_size", size, remedy) from error
+                    raise SettingError("chunk_size", size, remedy) from error
                 self._chunk_size = size // 2
                 torch.cuda.empty_cache()
 

@@ -52,7 +52,7 @@ class Conv4(nn.Module):
         super().__init__()
         if len(input_shape) != 3:
             raise SettingError(
-                "model.torch_module.input_shape",
+                "input_shape",
                 tuple(input_shape),
                 "Conv4 wants images [channels, height, width]; model=mlp takes flat inputs",
             )
@@ -61,7 +61,7 @@ class Conv4(nn.Module):
             sides = [_halved(side, kernel_size, padding, downsample) for side in sides]
             if min(sides) < 1:
                 raise SettingError(
-                    "model.torch_module.num_layers",
+                    "num_layers",
                     num_layers,
                     f"an image of {input_shape[1]}×{input_shape[2]} pixels has nothing left after block {layer + 1}; "
                     "use fewer blocks, padding=1, or larger images (Resize in data.datamodule.transforms)",

@@ -42,7 +42,7 @@ def normalize_by(network: nn.Module, policy: BatchNorm | None) -> BatchNorm | No
         SettingError: if there is no such policy.
     """
     if policy not in (None, "batch", "running"):
-        raise SettingError("model.batch_norm", policy, "choose batch, running or null")
+        raise SettingError("batch_norm", policy, "choose batch, running or null")
     norms = [module for module in network.modules() if isinstance(module, _Norm) and module.running_mean is not None]
     if not norms:
         return None

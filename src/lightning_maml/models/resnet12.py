@@ -46,7 +46,7 @@ class ResNet12(nn.Module):
         super().__init__()
         if len(input_shape) != 3 or min(input_shape[1:]) < 2 ** len(channels):
             raise SettingError(
-                "model.torch_module.input_shape",
+                "input_shape",
                 tuple(input_shape),
                 f"ResNet12 wants images of at least {2 ** len(channels)} pixels a side, [channels, height, width]",
             )

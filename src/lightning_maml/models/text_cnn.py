@@ -39,7 +39,7 @@ class TextCNN(nn.Module):
         super().__init__()
         if len(input_shape) != 1 or input_shape[0] < max(widths):
             raise SettingError(
-                "model.torch_module.input_shape",
+                "input_shape",
                 tuple(input_shape),
                 f"TextCNN wants token ids, [length] with a length of at least {max(widths)}, as of data=text_folder",
             )

@@ -198,7 +198,7 @@ def _check_optimizers_name(path: str, checkpoint: Mapping[str, Any], algorithm: 
     kept = checkpoint.get("outer_optimizer", own)  # older checkpoints do not say
     if kept != own:
         remedy = f"{path} was trained with {kept}, whose state is of no use to another; give that, or start anew"
-        raise SettingError("optim.outer_optimizer._target_", own, remedy)
+        raise SettingError("outer_optimizer._target_", own, remedy)
 
 
 def _check_optimizer(checkpoint: Mapping[str, Any], algorithm: OuterLoop, device: torch.device) -> list[str]:

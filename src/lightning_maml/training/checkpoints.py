@@ -160,7 +160,7 @@ def _require_readable_state(callback: pl.Callback) -> None:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = named[1] if named else one_line(error)[:200]
         remedy = f"what it keeps in checkpoints could not be read again ({what}); let it keep tensors, numbers and text"
-        raise SettingError("train.callbacks", type(callback).__qualname__, remedy) from error
+        raise SettingError("callbacks", type(callback).__qualname__, remedy) from error
 
 
 def validation_follows(trainer: pl.Trainer) -> bool:

@@ -87,7 +87,7 @@ def _require_type(network: nn.Module, inputs: Tensor, error: Exception) -> None:
         return
     remedy = "give images ToTensor in place of PILToTensor" if inputs.dtype == torch.uint8 else f"cast them to {wanted}"
     raise SettingError(
-        "data.datamodule.transforms",
+        "transforms",
         str(inputs.dtype).removeprefix("torch."),
         f"that is the type of the inputs, and {type(network).__qualname__} takes {wanted} "
         f"({one_line(error)[:120]}); {remedy}, or choose another network",

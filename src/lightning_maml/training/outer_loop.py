@@ -71,7 +71,7 @@ class OuterLoop(pl.LightningModule):
         super().__init__()
         for name, steps in (("num_inner_steps", num_inner_steps), ("eval_inner_steps", eval_inner_steps)):
             if steps and not learner.adapts_by_gradient:
-                raise SettingError(f"algorithm.{name}", steps, "this method does not adapt by gradient; give 0")
+                raise SettingError(name, steps, "this method does not adapt by gradient; give 0")
         self.automatic_optimization = False
         self.learner = learner
         self.inner_loop = inner_loop

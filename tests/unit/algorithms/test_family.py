@@ -335,5 +335,5 @@ def test_each_step_of_reptile_sees_other_support_samples_until_all_were_seen() -
 
 @pytest.mark.parametrize("kind", [ANIL, BOIL, UnicornMAML, ProtoNet, R2D2])
 def test_a_network_without_body_and_head_is_refused(kind: Any) -> None:
-    with pytest.raises(SettingError, match=r"model.torch_module._target_=Sequential: .*`body` and a linear `head`"):
+    with pytest.raises(SettingError, match=r"_target_=Sequential: .*`body` and a linear `head`"):
         kind(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))

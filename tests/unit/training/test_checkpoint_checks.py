@@ -404,7 +404,7 @@ def test_going_on_with_another_outer_optimizer_is_refused_by_name(stopped: Path,
     """Also with AdamW, into which Adam's settings can be loaded without an error, so that it decays as Adam does."""
     other = algorithm()
     other._outer_optimizer = partial(kind, lr=0.01)
-    said = f"optim.outer_optimizer._target_={kind.__name__}: .*last.ckpt was trained with Adam, .*give that"
+    said = f"outer_optimizer._target_={kind.__name__}: .*last.ckpt was trained with Adam, .*give that"
     with pytest.raises(SettingError, match=said):
         check_checkpoint(str(stopped), other, trainer(tmp_path))
     assert can_be_tested(stopped, other, trainer(tmp_path))

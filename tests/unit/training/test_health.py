@@ -152,5 +152,5 @@ def test_a_loss_that_falls_is_no_cause_for_alarm(tmp_path: Path, caplog: pytest.
 
 
 def test_a_number_below_zero_is_refused() -> None:
-    with pytest.raises(SettingError, match="algorithm.max_skipped=-1: give a whole number of at least 0"):
+    with pytest.raises(SettingError, match="max_skipped=-1: must be at least 0"):
         OuterLoop(MAML(small_mlp()), inner_loop(), ADAM, max_skipped=-1)

@@ -133,7 +133,7 @@ def test_by_the_batch_where_it_is_asked_for_and_no_other_policy() -> None:
         network[1].running_mean += 0.5
     assert normalize_by(network, "batch") == "batch" and network[1].running_mean is None
     assert normalize_by(network, None) is None
-    with pytest.raises(SettingError, match="model.batch_norm=both: choose batch, running or null"):
+    with pytest.raises(SettingError, match="batch_norm=both: choose batch, running or null"):
         normalize_by(network, "both")  # type: ignore[arg-type]
 
 

@@ -40,7 +40,7 @@ def test_auto_leaves_apples_gpu_alone_which_is_taken_by_name_with_a_word(caplog:
 
 @pytest.mark.parametrize(("precision", "reason"), [("16-mixed", "its loss scaling"), ("16-true", "no loss scaling")])
 def test_each_precision_is_refused_for_its_own_reason(precision: str, reason: str) -> None:
-    with pytest.raises(SettingError, match=f"^train.pl_trainer.precision={precision}: .*{reason}"):
+    with pytest.raises(SettingError, match=f"^precision={precision}: .*{reason}"):
         check_trainer_settings({"precision": precision})
 
 
