@@ -11,7 +11,7 @@ import pytest
 from tests.integration.command import environment
 from tests.paths import ROOT
 
-OMNIGLOT = [file.stem for file in (ROOT / "conf/experiment/omniglot").glob("*.yaml")]
+OMNIGLOT = [file.stem for file in (ROOT / "conf/experiment").glob("omniglot*.yaml")]
 
 # What readline does when Tab is pressed at the end of $1.
 PRESS_TAB = """
@@ -32,8 +32,8 @@ printf "%s\\n" "${COMPREPLY[@]}"
         ("model=c", {"model=conv4", "model=conv4_small"}),
         ("algorithm=a", {"algorithm=anil"}),
         ("exp", {"experiment="}),
-        ("experiment=om", {"experiment=omniglot_cpu", *(f"experiment=omniglot/{name}" for name in OMNIGLOT)}),
-        ("experiment=omniglot/anil_5way_1", {"experiment=omniglot/anil_5way_1shot"}),
+        ("experiment=om", {f"experiment={name}" for name in OMNIGLOT}),
+        ("experiment=omniglot_anil_5way_1", {"experiment=omniglot_anil_5way_1shot"}),
         ("experiment=quickstart train.pl_trainer.max_e", {"train.pl_trainer.max_epochs="}),
         ("data=sinusoid data.datamodule.kshot.", {"data.datamodule.kshot.support=", "data.datamodule.kshot.query="}),
         ("-m optim=adam", {"optim=adam", "optim=adam_cosine", "optim=adam_halving", "optim=adamw_cosine"}),

@@ -26,7 +26,6 @@ from lightning_maml.errors import SettingError, one_line, printable
 from lightning_maml.files import alone_in
 from lightning_maml.processes import overrides_of_rank, rank, several
 from lightning_maml.shell.allocator import keep_freed_memory
-from lightning_maml.shell.completion import complete_folders
 from lightning_maml.shell.explanations import explain
 from lightning_maml.shell.help_page import help_page, settings_page
 from lightning_maml.shell.overrides import CONF, as_hydra_takes_them, quoted, translate_yamls
@@ -58,7 +57,6 @@ def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a pipe of Windows takes no θ
-    complete_folders()
     try:
         read_dotenv()
         check_yamls([CONF, *_folders_given(sys.argv)])

@@ -5,7 +5,7 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 WIDTH = 100
 _CUT = " …"
+_NAME = 14  # letters of a member's name; longer ones, of published settings, stand together
 
 # Commands of the README, where a test finds and runs them.
 EXAMPLES = {
@@ -33,7 +34,6 @@ SETTINGS = {
     "optim.outer_optimizer.lr": "step size of the outer loop",
     "train.seed": "the run's random numbers; test tasks stay the same",
     "train.pl_trainer.max_epochs": "epochs, with a validation after each",
-    "train.pl_trainer.accelerator": "cpu, gpu, mps; auto: CUDA where there is any, else the CPU",
     "train.pl_trainer.fast_dev_run": "true: one meta-batch of everything, nothing kept",
     "train.ckpt_path": "a checkpoint to resume from",
 }
@@ -59,7 +59,6 @@ def help_page(*, _root_: Any) -> str:
         *_groups(_root_),
         "Settings used most: KEY=VALUE, here with the values that would be run with.",
         *_settings(_root_),
-        "",
         "And:",
         *(_row(left, right, 24) for left, right in _MORE.items()),
     ]
@@ -105,16 +104,24 @@ def _groups(root: DictConfig) -> Iterator[str]:
         picked = root.hydra.runtime.choices.get(group)
         yield f"{group}: {meaning}" if meaning else group
         for name in sorted(files, key=lambda name: (name != picked, name)):
-            yield _row(f"{'*' if name == picked else ' '} {name}", description(files[name]), 17)
-        for folder, about in sorted(_folders(sources, group).items()):
-            yield _row(f"{'*' if str(picked).startswith(f'{folder}/') else ' '} {folder}/…", about, 17)
+            if name == picked or len(name) <= _NAME:
+                yield _row(f"{'*' if name == picked else ' '} {name}", description(files[name]), _NAME + 3)
+        if families := _families(name for name in files if len(name) > _NAME):
+            yield textwrap.fill(f"and {', '.join(families)}", WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4)
         yield ""
 
 
-def _folders(sources: list[Path], group: str) -> dict[str, str]:
-    """The folders of a group's members, each with what its base/NAME.yaml, on which they stand, says that they are."""
-    bases = (base for source in reversed(sources) for base in (source / group).glob("*/base/*.yaml"))
-    return {base.stem: description(base) for base in bases if base.stem == base.parents[1].name}
+def _families(names: Iterable[str]) -> list[str]:
+    """Names that differ in numbers alone, as one: `maml_{5,20}way_{1,5}shot`."""
+    numbers: dict[str, list[tuple[int, ...]]] = {}
+    for name in sorted(names):
+        numbers.setdefault(re.sub(r"\d+", "{}", name), []).append(tuple(map(int, re.findall(r"\d+", name))))
+    return [pattern.format(*map(_alternatives, zip(*each, strict=True))) for pattern, each in numbers.items()]
+
+
+def _alternatives(values: Iterable[int]) -> str:
+    ordered = sorted(set(values))
+    return str(ordered[0]) if len(ordered) == 1 else f"{{{','.join(map(str, ordered))}}}"
 
 
 def _what_groups_decide(sources: list[Path]) -> Iterator[tuple[str, str]]:
@@ -137,5 +144,5 @@ def _settings(root: DictConfig) -> Iterator[str]:
 
 def _row(left: str, right: str, width: int) -> str:
     """`left` and, from a column on, `right`, cut where the page ends: one line."""
-    left = f"  {left:<{width}}"
+    left = f"  {left:<{width}}" if len(left) < width else f"  {left} "
     return left + textwrap.shorten(right, max(WIDTH - len(left), len(_CUT)), placeholder=_CUT)

@@ -15,6 +15,7 @@ from lightning_maml.errors import SettingError, one_line
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 _PATHS = ("train.ckpt_path", "data.root", "data.datamodule.cache_dir", "hydra.run.dir", "hydra.sweep.dir")
+_MANY = 30  # members, more than a line has room for
 _CLOSE = 0.7  # as difflib measures: to max_epoch, max_epochs has 0.95 and max_steps 0.67
 _NO_NAME = re.compile(r"null|~|true|false|[-+\d.]+", re.IGNORECASE)  # of a group's member, which Hydra takes as text
 # What lightning-maml called its classes.
@@ -22,6 +23,8 @@ _FORMER = {
     "pl.datamodule.MetaDataModule": "lightning_maml.data.MetaDataModule",
     "common.transform.Rotation": "torchmeta.transforms.Rotation",
 }
+# Published experiments were once in folders, experiment=omniglot/maml_5way_1shot; commands and records still say so.
+_FORMER_FOLDERS = re.compile(r"\b(omniglot|miniimagenet|sinusoids)/")
 _FORMER_HEADER = "# @package _group_: Hydra 1.0 wanted this first line in a YAML, today's does not; delete it"
 
 
@@ -70,7 +73,10 @@ def _is_default_null(argument: str) -> bool:
 
 
 def translate(argument: str) -> list[str]:
-    """Today's form of an override as lightning-maml knew it; one line tells of a change. Others pass unchanged."""
+    """Today's form of an override as lightning-maml knew it; one line tells of a change. Others pass unchanged, but for
+    an experiment's name with its former folder."""
+    if argument.lstrip("+").startswith("experiment="):
+        return [_FORMER_FOLDERS.sub(r"\1_", argument)]
     match = re.fullmatch(r"\+{0,2}(train\.pl_trainer\.gpus|data\.datamodule\.num_inner_steps)=(.*)", argument)
     if match is None:
         return [argument]
@@ -117,9 +123,7 @@ def translate_yamls(cfg: DictConfig) -> None:
 def what_was_meant(error: BaseException) -> str | None:
     """One line for an override that Hydra refuses: what was typed, and the nearest right one. None for other errors."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, member = str(error.missing_cfg_file).partition("/")
-        if not in_folders(group):  # a group may have a path, hydra/launcher, or its members may
-            group, _, member = str(error.missing_cfg_file).rpartition("/")
+        group, _, member = str(error.missing_cfg_file).rpartition("/")
         return _of_member(group, member, error.options or _members(group))
     if isinstance(error, OverrideParseException):
         name, equals, value = error.override.partition("=")
@@ -137,11 +141,11 @@ def what_was_meant(error: BaseException) -> str | None:
 
 
 def _of_member(group: str, member: str, members: Iterable[str]) -> str:
-    members, nested = list(members), in_folders(group)
-    near = get_close_matches(member, [*members, *nested], n=1)
+    members = list(members)
+    near = get_close_matches(member, members, n=1)
     meant = f"did you mean {group}={near[0]}? " if near else ""
-    folders = sorted({f"{name.partition('/')[0]}/…" for name in nested})
-    return f"{group}={member}: there is no such member; {meant}choose from {', '.join([*members, *folders])}"
+    listed = ", ".join(members) if len(members) <= _MANY else f"the YAMLs of conf/{group}"
+    return f"{group}={member}: there is no such member; {meant}choose from {listed}"
 
 
 def _of_key(typed: str, cause: Any) -> str:
@@ -188,13 +192,6 @@ def _members(group: str) -> list[str]:
     """The members of a group of conf/; of "", the groups."""
     folder = CONF / group
     return sorted(path.stem for path in (folder.iterdir() if folder.is_dir() else ()) if group == "" or path.is_file())
-
-
-def in_folders(group: str) -> list[str]:
-    """The members of a group of conf/ that are in folders: `omniglot/maml_5way_1shot`. A folder called base holds
-    what they are made of."""
-    files = (CONF / group).glob("*/*.yaml") if group else ()
-    return sorted(f"{file.parent.name}/{file.stem}" for file in files if file.parent.name != "base")
 
 
 def _paths(node: Any, prefix: str = "") -> Iterator[str]:
