@@ -85,7 +85,7 @@ def training(folder: Path, device: str, minutes: int, *, quick: bool) -> tuple[s
     )
     train, val, test = (3, 1, 1) if quick else (400, 5, 40)
     return (
-        *("src/run.py", "experiment=omniglot/maml_5way_1shot", f"data={'omniglot' if omniglot else 'glyphs'}"),
+        *("src/run.py", "experiment=omniglot_maml_5way_1shot", f"data={'omniglot' if omniglot else 'glyphs'}"),
         *("inner_loop=vectorized", "logging=csv", f"hydra.run.dir={folder}"),
         *(f"train.pl_trainer.max_time=00:00:{minutes:02}:00", "train.checkpoint.every_n_steps=200"),
         *(f"data.datamodule.batches={{train: {train}, val: {val}, test: {test}}}", *(small if quick else ())),

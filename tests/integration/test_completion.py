@@ -1,4 +1,4 @@
-"""The Tab key, in a real bash."""
+"""What there is to choose: the Tab key, in a real bash; and how many files a run is composed of."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.command import environment
+from tests.integration.command import environment, program
 from tests.paths import ROOT
 
 OMNIGLOT = [file.stem for file in (ROOT / "conf/experiment").glob("omniglot*.yaml")]
@@ -71,3 +71,10 @@ def test_tab_does_not_wait_for_torch() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "data.datamodule.nway="
+
+
+def test_ten_files_compose_the_default_run() -> None:
+    done = program("src/run.py", "--info", "defaults-tree")
+    ours = done.stdout.partition("  default:\n")[2].splitlines()
+    files = [line for line in ours if line.strip() not in ("_self_", "experiment: null", "")]
+    assert done.returncode == 0 and 5 < len(files) + 1 <= 10, done.stdout
