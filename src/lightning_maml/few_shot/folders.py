@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightning_maml.data import ENDINGS, ImageFileError, accessible, image_files, named_in_unicode, tell_left_out
-from lightning_maml.errors import SettingError
 from lightning_maml.files import is_folder
+from lightning_maml.errors import SettingError
 
 
 @accessible("support")
 def read_support(folder: str) -> tuple[list[Path], list[str]]:
-    """The images of every class, and the class of each.
+    """Return the images of every class, and the class of each.
 
     Raises:
         SettingError: if there is no such folder, it has no sub-folders, or one of them has no images.
@@ -23,45 +23,41 @@ def read_support(folder: str) -> tuple[list[Path], list[str]]:
     if not classes:
         raise SettingError("support", folder, "it has no sub-folders; each class is one, with its images in it")
     tell_left_out(classes)
-    images, labels = [], []
-    for path in classes:
-        found = image_files(path, "support")
+    images = {path: image_files(path, "support") for path in classes}
+    for path, found in images.items():
         if not found:
             raise SettingError("support", path, f"a class without images ({', '.join(ENDINGS)}); add some or remove it")
-        images += found
-        labels += [path.name] * len(found)
-    return images, labels
+    pairs = [(image, path.name) for path, found in images.items() for image in found]
+    return [image for image, _ in pairs], [label for _, label in pairs]
 
 
 @accessible("query")
 def read_query(query: Sequence[str], classes: Container[str]) -> tuple[list[Path], list[str | None]]:
-    """The images to classify, and the class of each where its folder tells: a sub-folder named like a class; else None.
+    """Return the images to classify, and the class of each that is in a sub-folder named like one, else None.
 
     Raises:
         SettingError: if a path does not exist, or there are no images.
     """
-    images: list[Path] = []
-    truth: list[str | None] = []
+    pairs: list[tuple[Path, str | None]] = []
     for one in query:
         path = Path(one).expanduser()
         if is_folder(path):
-            for folder in (path, *_folders(path, "query")):
-                found = image_files(folder, "query")
-                images += found
-                truth += [folder.name if folder != path and folder.name in classes else None] * len(found)
+            pairs += [(image, None) for image in image_files(path, "query")]
+            for folder in _folders(path, "query"):
+                label = folder.name if folder.name in classes else None
+                pairs += [(image, label) for image in image_files(folder, "query")]
         elif path.is_file():
-            images += named_in_unicode([path], "query")
-            truth.append(None)
+            pairs += [(image, None) for image in named_in_unicode([path], "query")]
         else:
             raise SettingError("query", one, "there is no such file or folder; give images, or a folder of them")
-    if not images:
+    if not pairs:
         raise SettingError("query", ", ".join(query), f"there are no images in it ({', '.join(ENDINGS)})")
-    return images, truth
+    return [image for image, _ in pairs], [label for _, label in pairs]
 
 
 @contextmanager
 def images_of(setting: str) -> Iterator[None]:
-    """Say of a file that is no image which setting has brought it in.
+    """Name the setting that has brought in a file that is no image.
 
     Raises:
         SettingError: for an `ImageFileError` within.

@@ -6,7 +6,6 @@ from os import PathLike, fspath
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from lightning_maml.arguments import Natural, require
 from lightning_maml.episodes import Task
@@ -33,14 +32,12 @@ class FewShotLearner:
         recipe: how it was built.
         learner: with its weights.
         inner_loop: how it adapts.
-        trusted: packages beside this project's whose classes the recipe may name.
     """
 
-    def __init__(self, recipe: Recipe, learner: Learner, inner_loop: InnerLoop, trusted: Sequence[str] = ()) -> None:
+    def __init__(self, recipe: Recipe, learner: Learner, inner_loop: InnerLoop) -> None:
         self.recipe = recipe
         self._learner = learner.eval()
         self._inner_loop = inner_loop
-        self._trusted = tuple(trusted)
 
     @classmethod
     def load(
@@ -51,26 +48,30 @@ class FewShotLearner:
         recipe: Recipe | None = None,
         device: Device = "cpu",
     ) -> "FewShotLearner":
-        """From a checkpoint of an `OuterLoop`, to work on `device`: "cpu", "cuda", "cuda:1", …; "auto" is a GPU, if
-        there is one. What the checkpoint lacks, because it was not written by src/run.py, `recipe` says.
+        """Return what a checkpoint of an `OuterLoop` has learned.
 
-        Only tensors and plain values are read, and only classes of this project, of torchvision's transforms and of
-        `trusted` packages are built: a checkpoint cannot run code of its own.
+        Only tensors and plain values are read, and only classes of this project, of torchvision's transforms, of
+        torch's optimizers and of `trusted` packages are built: a checkpoint cannot run code of its own.
+
+        Args:
+            path: the checkpoint.
+            trusted: packages whose classes it may name besides.
+            recipe: what a checkpoint lacks that was not written by src/run.py.
+            device: where to work: "cpu", "cuda", "cuda:1", …; "auto" is a GPU, if there is one.
 
         Raises:
             SettingError: if there is no such file, it is no checkpoint, it does not say how to prepare images, it names
                 other code, or there is no such device.
         """
-        place = find_device(device)
-        name = fspath(path)
+        place, name = find_device(device), fspath(path)
         with reading("ckpt", name, "checkpoint of a run", "a run keeps its own in checkpoints/best.ckpt"):
             checkpoint: dict[str, Any] = load_whole(name)
-            if not isinstance(checkpoint, dict):
-                raise TypeError(type(checkpoint))
-            state: dict[str, Tensor] = dict(checkpoint["state_dict"])
-            state = {str(key).removeprefix(_PREFIX): value for key, value in state.items()}
+            plain = checkpoint.get("recipe")
+            state = {str(key).removeprefix(_PREFIX): value for key, value in checkpoint["state_dict"].items()}
         try:
-            recipe = Recipe.from_plain(checkpoint.get("recipe") if recipe is None else recipe.plain())
+            recipe = recipe or Recipe.from_plain(plain, trusted)
+        except SettingError:
+            raise
         except ValueError as error:
             raise SettingError(
                 "ckpt",
@@ -84,7 +85,7 @@ class FewShotLearner:
         try:
             if not trusted and not recipe.fits(state):
                 raise ValueError("other shapes")
-            learner = recipe.make_learner(trusted)
+            learner = recipe.make_learner()
             require_finite(state, learner.state_dict())
             learner.load_state_dict(state)
         except SettingError:
@@ -92,7 +93,7 @@ class FewShotLearner:
         except (RuntimeError, AttributeError, ValueError) as error:
             reason = f"its weights do not fit the network that it names, or are no numbers ({one_line(error)[:200]})"
             raise SettingError("ckpt", name, f"{reason}; give another") from error
-        return cls(recipe, learner.to(place), recipe.make_inner_loop(trusted), trusted)
+        return cls(recipe, learner.to(place), recipe.make_inner_loop())
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a checkpoint of the weights and the recipe alone, without what training needs: one to give away."""
@@ -114,7 +115,7 @@ class FewShotLearner:
         transductive: bool = False,
         invert: bool | Literal["auto"] = "auto",
     ) -> Classifier:
-        """A classifier of the classes that these images show, or texts belong to.
+        """Return a classifier of the classes that these images show, or texts belong to.
 
         Args:
             images: the support set: files, images of Pillow's, arrays, or inputs; texts, if trained on them.
@@ -123,7 +124,7 @@ class FewShotLearner:
             transductive: normalize images that are classified together by their common statistics, as the papers do;
                 if not, by those of the support set, so that a prediction depends on nothing but its image.
             invert: turn dark into bright first, for ink on paper where training saw chalk on a board; "auto" does so
-                where the images are clearly the opposite of what training saw, and tells it.
+                where the images are clearly the opposite of what training saw, and logs it.
 
         Raises:
             ImageFileError: if a file is no image.
@@ -139,30 +140,34 @@ class FewShotLearner:
         if steps and not self._learner.adapts_by_gradient:
             raise SettingError("steps", steps, "this method does not adapt by gradient; give 0")
         require("invert", invert, bool | Literal["auto"])
-        inverted = invert is True
-        if invert == "auto":
-            plain = Preprocessing(self.recipe.input_shape, self.recipe.make_transforms(self._trusted))
-            inverted = plain.looks_inverted(images, self.recipe.brightness)
-            if inverted:
-                log.info("dark and bright are exchanged, as training saw the opposite; invert=false leaves them alone")
-        classifier = Classifier(
-            self.recipe, copied(self._learner), classes, steps, invert=inverted, trusted=self._trusted
-        )
-        x = classifier.inputs(images)
+        preprocessing = self._preprocessing(images, invert)
+        learner: Learner = copied(self._learner)
+        if learner.any_ways:
+            learner.ways = len(classes)
+        x = preprocessing(images).to(next(learner.parameters()).device)
         y = torch.tensor([classes.index(label) for label in labels], device=x.device)
         # Where a method encodes support and query set together, the support set twice has its own statistics.
         support = Task(x, y, x, y)
-        adapted = self._inner_loop.adapt(classifier.learner, support, steps=steps)
+        adapted = self._inner_loop.adapt(learner, support, steps=steps)
         try:
             require_finite(adapted)
         except ValueError as error:
             raise SettingError("steps", steps, f"adaptation has diverged ({error}); give fewer") from error
-        if transductive:
-            classifier.keep(adapted, support, self._inner_loop)
-        else:
-            freeze_statistics(classifier.learner, lambda: classifier.learner.answer(adapted, support, steps))
-            classifier.keep(adapted)
-        return classifier
+        if not transductive:
+            freeze_statistics(learner, lambda: learner.answer(adapted, support, steps))
+        together = (support, self._inner_loop) if transductive else None
+        return Classifier(self.recipe, learner, preprocessing, classes, steps, adapted, together)
+
+    def _preprocessing(self, images: Sequence[ImageLike], invert: bool | Literal["auto"]) -> Preprocessing:
+        """Return what prepares images like these; "auto" looks at them."""
+        shape, transforms = self.recipe.input_shape, self.recipe.make_transforms()
+        plain, inverse = (Preprocessing(shape, transforms, invert=inverts) for inverts in (False, True))
+        if invert != "auto":
+            return inverse if invert else plain
+        if not plain.looks_inverted(images, self.recipe.brightness):
+            return plain
+        log.info("dark and bright are exchanged, as training saw the opposite; invert=false leaves them alone")
+        return inverse
 
     def _require_ways(self, ways: int) -> None:
         if ways < 2:

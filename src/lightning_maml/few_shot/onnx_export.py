@@ -12,7 +12,7 @@ from torch import nn
 from lightning_maml.errors import SettingError
 from lightning_maml.files import replacing
 
-_IMAGES = 3  # compared with PyTorch's output; another number than it was traced with
+_TRACED, _COMPARED = 2, 3  # images; other numbers, as the classifier takes any
 _TOLERANCE = 1e-4  # of a probability
 
 
@@ -30,12 +30,11 @@ def export(classifier: nn.Module, input_shape: tuple[int, ...], path: Path) -> f
         raise SettingError("onnx", True, "needs more packages: pip install onnx onnxscript") from error
     for name in ("onnxscript", "onnx_ir"):  # which tell of every node that they remove
         logging.getLogger(name).setLevel(logging.WARNING)
-    examples = torch.rand(2, *input_shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own remarks on the libraries it uses
         program: Any = torch.onnx.export(
             classifier,
-            (examples,),
+            (torch.rand(_TRACED, *input_shape),),
             input_names=["images"],
             output_names=["probabilities"],
             dynamic_shapes=({0: torch.export.Dim("images")},),
@@ -43,9 +42,9 @@ def export(classifier: nn.Module, input_shape: tuple[int, ...], path: Path) -> f
             verbose=False,
         )
     model = program.model_proto
-    others = torch.rand(_IMAGES, *input_shape)
-    found: Any = ReferenceEvaluator(model).run(None, {"images": others.numpy()})
-    difference = float(np.abs(found[0] - classifier(others).numpy()).max())
+    images = torch.rand(_COMPARED, *input_shape)
+    found: Any = ReferenceEvaluator(model).run(None, {"images": images.numpy()})
+    difference = float(np.abs(found[0] - classifier(images).numpy()).max())
     if not difference < _TOLERANCE:
         raise SettingError(
             "onnx", True, f"its probabilities differ from PyTorch's by {difference:.1e}; nothing was written"

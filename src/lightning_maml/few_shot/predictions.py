@@ -1,4 +1,4 @@
-"""What was predicted of somebody's images: for programs, for eyes, and as a table."""
+"""Predictions as a CSV, as a picture and as a table."""
 
 import csv
 import re
@@ -28,10 +28,9 @@ def write_predictions(
     classes: Sequence[Label],
     path: Path,
 ) -> None:
-    """A line for each image: its file, the class predicted, the true one where it is known, and each probability.
+    """Write a line for each image: its file, the class predicted, the true one where it is known, each probability.
 
-    Where a name begins, or goes on after what may separate cells, as a formula of a spreadsheet does, an apostrophe
-    stands before that.
+    An apostrophe stands before whatever a spreadsheet would take for a formula, also after what may separate cells.
     """
     with replacing(path, newline="") as file:
         writer = csv.writer(file)
@@ -46,33 +45,33 @@ def _cell(name: object) -> str:
 
 
 def as_table(predictions: Sequence[Prediction], truth: Sequence[str | None], classes: Sequence[Label]) -> str:
-    """For each class how often it was predicted and how surely, and how many of its images were recognized."""
-    is_known = [known is not None for known in truth]
+    """Return for each class how often it was predicted and how surely, and how many of its images were recognized."""
+    known = [(one.label, label) for one, label in zip(predictions, truth, strict=True) if label is not None]
     table = Table(title=f"{len(predictions)} images", title_justify="left")
     table.add_column("class")
-    for column in ("predicted", "mean probability", *(["recognized"] if any(is_known) else [])):
+    for column in ("predicted", "mean probability", *(["recognized"] if known else [])):
         table.add_column(column, justify="right")
     for label in classes:
         own = [one.probability for one in predictions if one.label == label]
         row = [printable(label), str(len(own)), f"{sum(own) / len(own):.0%}" if own else ""]
-        if any(is_known):
-            images = [one for one, known in zip(predictions, truth, strict=True) if known == label]
-            row.append(f"{sum(one.label == label for one in images)} of {len(images)}")
+        if known:
+            found = [predicted for predicted, true in known if true == label]
+            row.append(f"{found.count(label)} of {len(found)}")
         table.add_row(*map(Text, row))  # Rich would read `[red]` as a style
     console = Console(width=80, no_color=True, highlight=False)
     with console.capture() as capture:
         console.print(table)
     text = capture.get().rstrip()
-    if any(is_known):
-        right = sum(one.label == known for one, known in zip(predictions, truth, strict=True))
-        text += f"\naccuracy {right / sum(is_known):.1%}: {right} of {sum(is_known)} images whose class is known"
+    if known:
+        right = sum(predicted == true for predicted, true in known)
+        text += f"\naccuracy {right / len(known):.1%}: {right} of {len(known)} images whose class is known"
     return text
 
 
 def draw_predictions(
     files: Sequence[Path], predictions: Sequence[Prediction], truth: Sequence[str | None], path: Path
 ) -> None:
-    """Each image with its class and probability: green with ✓ where the folder says the same, red with ✗ where not."""
+    """Draw each image with its class and probability: green with ✓ where its folder agrees, red with ✗ where not."""
     shown = min(len(files), _DRAWN)
     columns = min(shown, _COLUMNS)
     rows = -(-shown // columns)

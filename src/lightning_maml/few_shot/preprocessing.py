@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -40,40 +41,13 @@ class Preprocessing:
         self.invert = invert
 
     def __call__(self, images: Sequence[ImageLike]) -> Float[Tensor, "images channels height width"]:
-        """All images as one batch.
+        """Return all images as one batch.
 
         Raises:
             ImageFileError: if a file is no image, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
             ValueError: if an input has the wrong shape, or the transforms give one.
         """
         return torch.stack([self._input(image) for image in images])
-
-    def _input(self, image: ImageLike) -> Tensor:
-        if isinstance(image, Tensor):
-            if tuple(image.shape) != self.input_shape:
-                raise ValueError(f"an input of shape {tuple(image.shape)}; the network takes {self.input_shape}")
-            return image.long() if len(self.input_shape) == 1 else image.float()
-        if len(self.input_shape) == 1:
-            if not isinstance(image, str):
-                raise ValueError(f"a {type(image).__name__}; this checkpoint was trained on texts, give one")
-            return self._transformed(image)
-        picture = self._picture(image)
-        if self.invert:
-            picture = ImageOps.invert(picture)
-        try:
-            result = self._transformed(picture)
-        except Exception:  # e.g. a crop larger than the image
-            result = torch.empty(0)
-        if tuple(result.shape) != self.input_shape:
-            height, width = self.input_shape[1:]
-            try:
-                result = self._transformed(picture.resize((width, height), Image.Resampling.BILINEAR))
-            except Exception as error:  # a checkpoint may name any of torchvision's, with any arguments
-                raise SettingError("ckpt", "transforms", f"they cannot be applied ({one_line(error)})") from error
-        if tuple(result.shape) != self.input_shape:
-            reason = f"they give {tuple(result.shape)}; the network takes {self.input_shape}"
-            raise SettingError("ckpt", "transforms", reason)
-        return result
 
     def looks_inverted(self, images: Sequence[ImageLike], brightness: float) -> bool:
         """Whether training clearly saw bright on dark and these images are dark on bright, or the other way round.
@@ -87,20 +61,46 @@ class Preprocessing:
             brightness: b; infinity if it is not known.
         """
         files = [image for image in images if not isinstance(image, Tensor)]
-        if not files or len(self.input_shape) == 1:  # texts have no brightness
+        if not files or len(self.input_shape) == 1 or not math.isfinite(brightness):  # texts have no brightness
             return False
         pixels = [np.asarray(self._picture(image), dtype=np.float64) / 255 for image in files]
-        own = float(np.mean([one.mean() for one in pixels]))
+        mean = float(np.mean([one.mean() for one in pixels]))
         polarity = float(np.mean([(one.mean() - one.min()) / np.ptp(one) if np.ptp(one) else 0.5 for one in pixels]))
         inverse = Preprocessing(self.input_shape, self._transforms, invert=not self.invert)
-        one, other = float(self(files).mean()), float(inverse(files).mean())
-        if abs(polarity - 0.5) < _UNCLEAR or one == other or not math.isfinite(brightness):
+        own, other = float(self(files).mean()), float(inverse(files).mean())
+        if abs(polarity - 0.5) < _UNCLEAR or own == other:
             return False
-        trained = 1 - own + (brightness - other) / (one - other) * (2 * own - 1)
+        trained = 1 - mean + (brightness - other) / (own - other) * (2 * mean - 1)
         return abs(trained - 0.5) > 2 * _UNCLEAR and (trained > 0.5) != (polarity > 0.5)
 
+    def _input(self, image: ImageLike) -> Tensor:
+        if isinstance(image, Tensor):
+            if tuple(image.shape) != self.input_shape:
+                raise ValueError(f"an input of shape {tuple(image.shape)}; the network takes {self.input_shape}")
+            return image.long() if len(self.input_shape) == 1 else image.float()
+        if len(self.input_shape) == 1:
+            if not isinstance(image, str):
+                raise ValueError(f"a {type(image).__name__}; this checkpoint was trained on texts, give one")
+            return self._transformed(image)
+        picture = self._picture(image)
+        if self.invert:
+            picture = ImageOps.invert(picture)
+        with suppress(Exception):  # e.g. a crop larger than the image
+            result = self._transformed(picture)
+            if tuple(result.shape) == self.input_shape:
+                return result
+        height, width = self.input_shape[1:]
+        try:
+            result = self._transformed(picture.resize((width, height), Image.Resampling.BILINEAR))
+        except Exception as error:  # a checkpoint may name any of torchvision's, with any arguments
+            raise SettingError("ckpt", "transforms", f"they cannot be applied ({one_line(error)})") from error
+        if tuple(result.shape) != self.input_shape:
+            reason = f"they give {tuple(result.shape)}; the network takes {self.input_shape}"
+            raise SettingError("ckpt", "transforms", reason)
+        return result
+
     def _picture(self, image: Any) -> Image.Image:
-        """Upright, in grey or colour."""
+        """Return an image upright, in grey or colour."""
         image = _from_array(image) if isinstance(image, np.ndarray) else image
         picture = ImageOps.exif_transpose(image) if isinstance(image, Image.Image) else open_image(Path(image))
         return as_mode(picture, "L" if self.input_shape[0] == 1 else "RGB")

@@ -57,19 +57,17 @@ class Conv4(nn.Module):
                 "Conv4 wants images [channels, height, width]; model=mlp takes flat inputs",
             )
         channels, *sides = input_shape
-        for layer in range(num_layers):
-            sides = [_halved(side, kernel_size, padding, downsample) for side in sides]
+        blocks: list[nn.Module] = []
+        for number in range(1, num_layers + 1):
+            blocks.append(_block(channels, num_filters, kernel_size, padding, downsample))
+            channels, sides = num_filters, [_halved(side, kernel_size, padding, downsample) for side in sides]
             if min(sides) < 1:
                 raise SettingError(
                     "num_layers",
                     num_layers,
-                    f"an image of {input_shape[1]}×{input_shape[2]} pixels has nothing left after block {layer + 1}; "
+                    f"an image of {input_shape[1]}×{input_shape[2]} pixels has nothing left after block {number}; "
                     "use fewer blocks, padding=1, or larger images (Resize in data.datamodule.transforms)",
                 )
-        blocks = [
-            _block(channels if layer == 0 else num_filters, num_filters, kernel_size, padding, downsample)
-            for layer in range(num_layers)
-        ]
         if downsample == "stride":
             blocks.append(GlobalMean())
             sides = [1, 1]
@@ -81,20 +79,15 @@ class Conv4(nn.Module):
 
 
 def _block(inputs: int, outputs: int, kernel_size: int, padding: int, downsample: Downsample) -> nn.Module:
-    stride = 2 if downsample == "stride" else 1
     layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel_size, stride=stride, padding=padding),
+        nn.Conv2d(inputs, outputs, kernel_size, stride=2 if downsample == "stride" else 1, padding=padding),
         nn.BatchNorm2d(outputs, track_running_stats=False),
         nn.ReLU(),
     ]
-    if downsample == "max_pool":
-        layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers)
+    return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if downsample == "max_pool" else []))
 
 
 def _halved(side: int, kernel_size: int, padding: int, downsample: Downsample) -> int:
-    """The side of a feature map after one block, in pixels; 0 if the kernel does not fit."""
-    room = side + 2 * padding - kernel_size
-    if room < 0:
-        return 0
+    """Return the side of a feature map after one block, in pixels; 0 if nothing is left."""
+    room = max(side + 2 * padding - kernel_size, -1)
     return room // 2 + 1 if downsample == "stride" else (room + 1) // 2

@@ -1,11 +1,11 @@
-"""What is done to any network before it learns: lazy layers get their weights, normalizations their statistics."""
+"""Prepare any network before it learns: lazy layers get their weights, normalizations their statistics."""
 
 from typing import Literal
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.nn.parameter import is_lazy
 
 from lightning_maml.errors import SettingError
 
@@ -15,11 +15,8 @@ _Norm = nn.modules.batchnorm._NormBase
 
 
 def materialize(network: nn.Module, inputs: Shaped[Tensor, "samples *input"]) -> None:
-    """Let lazy modules see what they are to take, and have their weights."""
-    if any(
-        isinstance(one, UninitializedParameter | UninitializedBuffer)
-        for one in (*network.parameters(), *network.buffers())
-    ):
+    """Give lazy modules their weights, by showing them inputs."""
+    if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
         with torch.no_grad():
             network.eval()(inputs)
 
