@@ -13,14 +13,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_maml.episodes import Task
-from lightning_maml.errors import SettingError
-from lightning_maml.few_shot.devices import Device, find_device
 from lightning_maml.few_shot.preprocessing import ImageLike, Preprocessing
 from lightning_maml.few_shot.recipe import Recipe
 from lightning_maml.few_shot.statistics import take_statistics
 from lightning_maml.files import replacing
 from lightning_maml.inner_loops import InnerLoop, Learner
 from lightning_maml.training.checkpoint_files import load_whole, reading, require_finite
+from lightning_maml.errors import SettingError
 
 Label = str | int
 _BATCH = 256  # images at once, where that makes no difference
@@ -138,14 +137,13 @@ class Classifier(nn.Module):
             file.write(content.getbuffer())
 
     @classmethod
-    def load(cls, path: str | PathLike[str], trusted: Sequence[str] = (), *, device: Device = "cpu") -> "Classifier":
-        """Return what `save` wrote, on a device; as safe as `FewShotLearner.load`.
+    def load(cls, path: str | PathLike[str], trusted: Sequence[str] = ()) -> "Classifier":
+        """Return what `save` wrote, on the CPU; as safe as `FewShotLearner.load`.
 
         Raises:
-            SettingError: if the file is missing or was not written by `save`, names other code, or there is no such
-                device.
+            SettingError: if the file is missing or was not written by `save`, or names other code.
         """
-        place, name = find_device(device), fspath(path)
+        name = fspath(path)
         with reading("classifier", name, "classifier that adapt.py saved", "adapt.py saves its own as classifier.pt"):
             values: dict[str, Any] = load_whole(name)
             classes, steps, state = values["classes"], values["steps"], values["learner"]
@@ -159,7 +157,7 @@ class Classifier(nn.Module):
             if learner.any_ways:
                 learner.ways = len(classes)
             preprocessing = Preprocessing(recipe.input_shape, recipe.make_transforms(), invert=values["invert"])
-            return cls(recipe, learner, preprocessing, classes, steps, values["adapted"]).to(place)
+            return cls(recipe, learner, preprocessing, classes, steps, values["adapted"])
 
     def export_onnx(self, path: str | PathLike[str]) -> float:
         """Write the classifier as ONNX, prepared inputs to probabilities for any number of images, and compare it with

@@ -11,7 +11,6 @@ from lightning_maml.arguments import Natural, require
 from lightning_maml.episodes import Task
 from lightning_maml.errors import SettingError, one_line
 from lightning_maml.few_shot.classifier import Classifier, Label
-from lightning_maml.few_shot.devices import Device, find_device
 from lightning_maml.few_shot.preprocessing import ImageLike, Preprocessing
 from lightning_maml.few_shot.recipe import Recipe
 from lightning_maml.few_shot.statistics import freeze_statistics
@@ -22,6 +21,7 @@ from lightning_maml.training.checkpoint_files import load_whole, reading, requir
 
 log = logging.getLogger(__name__)
 
+Device = str | torch.device
 _PREFIX = "learner."  # of the weights in a checkpoint of Lightning's
 
 
@@ -63,7 +63,7 @@ class FewShotLearner:
             SettingError: if there is no such file, it is no checkpoint, it does not say how to prepare images, it names
                 other code, or there is no such device.
         """
-        place, name = find_device(device), fspath(path)
+        place, name = _find_device(device), fspath(path)
         with reading("ckpt", name, "checkpoint of a run", "a run keeps its own in checkpoints/best.ckpt"):
             checkpoint: dict[str, Any] = load_whole(name)
             plain = checkpoint.get("recipe")
@@ -100,11 +100,6 @@ class FewShotLearner:
         state = {f"{_PREFIX}{name}": value for name, value in self._learner.state_dict().items()}
         with replacing(path, "wb") as file:
             torch.save({"state_dict": state, "recipe": self.recipe.plain()}, file)
-
-    @property
-    def any_ways(self) -> bool:
-        """Whether there may be more classes than in training."""
-        return self._learner.any_ways
 
     def adapt(
         self,
@@ -172,7 +167,7 @@ class FewShotLearner:
     def _require_ways(self, ways: int) -> None:
         if ways < 2:
             raise SettingError("support", f"{ways} class", "there is nothing to tell apart; give two classes or more")
-        if ways > self.recipe.num_outputs and not self.any_ways:
+        if ways > self.recipe.num_outputs and not self._learner.any_ways:
             raise SettingError(
                 "support",
                 f"{ways} classes",
@@ -187,3 +182,19 @@ def _plain(label: object) -> Label:
     if not isinstance(plain, str | int):
         raise ValueError(f"a label is a text or a whole number, not {plain!r}")
     return str(plain) if isinstance(plain, str) else int(plain)
+
+
+def _find_device(device: Device) -> torch.device:
+    """Return the device of that name; "auto" is a GPU of CUDA's if there is one, else the CPU.
+
+    Raises:
+        SettingError: if this machine has no such device, or it holds no values, as PyTorch's "meta".
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found).item()  # PyTorch knows names of devices that are not there
+    except (RuntimeError, AssertionError, TypeError) as error:  # by which PyTorch says so
+        raise SettingError("device", device, "this machine has no such device; give auto, cpu or cuda") from error
+    return found

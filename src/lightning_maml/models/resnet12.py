@@ -66,19 +66,16 @@ class ResNet12(nn.Module):
 class _Block(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for number in range(3):
-            layers += [
-                nn.Conv2d(inputs if number == 0 else outputs, outputs, 3, padding=1, bias=False),
-                nn.BatchNorm2d(outputs, track_running_stats=False),
-            ]
-            if number < 2:
-                layers.append(nn.LeakyReLU(_SLOPE))
-        self.way = nn.Sequential(*layers)
-        self.shortcut = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs, track_running_stats=False)
-        )
+        first, second, third = (_convolution(number, outputs, 3) for number in (inputs, outputs, outputs))
+        self.way = nn.Sequential(*first, nn.LeakyReLU(_SLOPE), *second, nn.LeakyReLU(_SLOPE), *third)
+        self.shortcut = nn.Sequential(*_convolution(inputs, outputs, 1))
         self.end = nn.Sequential(nn.LeakyReLU(_SLOPE), nn.MaxPool2d(2))
 
     def forward(self, x: Float[Tensor, "samples inputs height width"]) -> Float[Tensor, "samples outputs h w"]:
         return self.end(self.way(x) + self.shortcut(x))
+
+
+def _convolution(inputs: int, outputs: int, kernel_size: int) -> tuple[nn.Module, nn.Module]:
+    """Return a convolution that keeps the size of a map, and its batch norm."""
+    convolution = nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, bias=False)
+    return convolution, nn.BatchNorm2d(outputs, track_running_stats=False)
