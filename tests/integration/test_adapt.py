@@ -181,8 +181,8 @@ def test_what_cannot_work_is_one_line(trained: Path, tmp_path: Path, adapt: Adap
         ({"ckpt": tmp_path / "nowhere.ckpt"}, "there is no such file"),
         ({"ckpt": tmp_path / "old.ckpt"}, "does not say how its network is built and its images are prepared"),
         ({"steps": -1}, "steps=-1"),
-        ({"trusted": "null"}, "trusted=None: give a list of modules"),
-        ({"output": ""}, "output=: give a folder"),
+        ({"trusted": "null"}, "trusted=None: must be a list"),
+        ({"output": ""}, "output=: "),
         ({"output": "/proc/nowhere"}, "output"),
     ]
     for number, (changes, part) in enumerate(cases):

@@ -13,13 +13,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightning_maml.episodes import Task
+from lightning_maml.errors import SettingError
 from lightning_maml.few_shot.preprocessing import ImageLike, Preprocessing
 from lightning_maml.few_shot.recipe import Recipe
 from lightning_maml.few_shot.statistics import take_statistics
 from lightning_maml.files import replacing
 from lightning_maml.inner_loops import InnerLoop, Learner
 from lightning_maml.training.checkpoint_files import load_whole, reading, require_finite
-from lightning_maml.errors import SettingError
 
 Label = str | int
 _BATCH = 256  # images at once, where that makes no difference

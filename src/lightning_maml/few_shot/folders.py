@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightning_maml.data import ENDINGS, ImageFileError, accessible, image_files, named_in_unicode, tell_left_out
-from lightning_maml.files import is_folder
 from lightning_maml.errors import SettingError
+from lightning_maml.files import is_folder
 
 
 @accessible("support")

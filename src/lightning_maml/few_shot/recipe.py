@@ -13,10 +13,10 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from lightning_maml.episodes import Episodes
+from lightning_maml.errors import SettingError, one_line
 from lightning_maml.inner_loops import InnerLoop, Learner
 from lightning_maml.models import BatchNorm, materialize, normalize_by
 from lightning_maml.training.checkpoint_files import require_few
-from lightning_maml.errors import SettingError, one_line
 
 # What a checkpoint, which may be a stranger's, can have built: classes of these packages, and nothing else.
 _KNOWN = (

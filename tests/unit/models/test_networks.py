@@ -71,7 +71,7 @@ def test_an_image_too_small_is_refused_with_its_size() -> None:
     [("num_layers", 0), ("num_filters", 0), ("kernel_size", -3), ("padding", -1), ("downsample", "average")],
 )
 def test_settings_out_of_range_are_named(setting: str, value: object) -> None:
-    with pytest.raises(SettingError, match=f"{setting}={value}"):
+    with pytest.raises(SettingError, match=f"^{setting}={value}"):
         Conv4((1, 28, 28), 5, **{setting: value})
 
 

@@ -51,7 +51,7 @@ def test_drop_block_drops_in_training_alone() -> None:
     [({"drop_block": 1.0}, "drop_block=1.0"), ({"channels": (0,)}, "channels=0"), ({"block_size": 0}, "block_size=0")],
 )
 def test_settings_out_of_range(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(SettingError, match=f"{message}"):
+    with pytest.raises(SettingError, match=f"^{message}"):
         ResNet12((1, 28, 28), 5, **settings)  # type: ignore[arg-type]
 
 
