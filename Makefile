@@ -20,7 +20,7 @@ train: $(STAMP) ## Meta-train MAML on the embedded glyphs (ARGS="data=omniglot .
 	$(VENV)/bin/python src/run.py experiment=quickstart $(ARGS)
 
 demo: $(STAMP) ## Adapt a trained checkpoint to five printed letters, one image of each, and classify others
-	$(VENV)/bin/python -m lightning_maml.data.glyph_images experiments/demo
+	$(VENV)/bin/python -m lightning_maml.data.sources.glyph_images experiments/demo
 	$(VENV)/bin/python src/adapt.py ckpt=checkpoints/omniglot_5way_1shot.ckpt output=experiments/demo \
 		support=experiments/demo/support query=experiments/demo/query $(ARGS)
 	@echo 'Look at experiments/demo/predictions.png: each image with the letter that the network takes it for.'

@@ -1,117 +1,91 @@
-"""Let torchmeta 1.8.0 import and run beside today's PyTorch.
+"""Repair torchmeta 1.8.0, its last release, as it is imported, so that it runs beside today's PyTorch.
 
-Its last release pins torch < 1.10, yet needs only two repairs to be imported (checked with torch 2.11 and 2.15,
-torchvision 0.26 and 0.29, Python 3.11 and 3.12), and two more to be relied on:
+Each repair replaces a few words of its source. Checked with torch 2.11 and 2.15, torchvision 0.26 and 0.29, Python 3.11
+to 3.14; all of them can go with torchmeta itself.
 
-1. torchvision dropped `_get_confirm_token` and `_save_response_content`, which `torchmeta.datasets.utils` imports
-   for its copy of `download_file_from_google_drive`. torchvision's own function of that name takes the copy's place.
-2. `torch.utils.data.Subset` refuses a subclass that overrides `__getitem__` without `__getitems__`, as
-   `torchmeta.utils.data.task.SubsetTask` does. It gets one.
-3. `close()` fails for MiniImagenet that was never opened, and for the tabular datasets once they were. It closes the
-   file if one is open.
-4. Omniglot is converted in whatever order the file system lists the drawings. They are sorted, so that the same task
-   has the same images everywhere.
-
-Each repair is applied at the moment its module is imported, so that importing `lightning_maml` stays cheap, and only
-where it is needed.
+1. torchvision dropped two private functions that torchmeta's copy of `download_file_from_google_drive` needs:
+   torchvision's own function of that name takes the copy's place.
+2. `torch.utils.data.Subset` refuses a subclass that overrides `__getitem__` without `__getitems__`: `SubsetTask` gets
+   one.
+3. `close()` fails for MiniImagenet that was never opened, and for the tabular datasets once they were.
+4. Omniglot is converted in the order in which the file system lists the drawings: they are sorted, so that the same
+   task has the same images everywhere.
+5. What is extracted from a tar archive stays in its folder, and what is unpickled runs nothing, by
+   `data/store/archives.py`.
+6. An archive that is there already is checked against its MD5 sum and extracted, not passed over, and CIFAR-100's stays
+   for the other dataset that is made from it.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import CodeType, ModuleType
 
-
-@contextmanager
-def _google_drive_download(module: ModuleType) -> Iterator[None]:
-    """Repair 1: lend torchvision the two missing names while `module` is executed, then use torchvision's download."""
-    import torchvision.datasets.utils as current
-
-    missing = [name for name in ("_get_confirm_token", "_save_response_content") if not hasattr(current, name)]
-    for name in missing:
-        setattr(current, name, None)
-    try:
-        yield
-    finally:
-        for name in missing:
-            delattr(current, name)
-    if missing:
-        module.download_file_from_google_drive = current.download_file_from_google_drive  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _batched_subset(module: ModuleType) -> Iterator[None]:
-    """Repair 2: give `SubsetTask` the `__getitems__` that `Subset` asks of its subclasses."""
-    yield
-    subset_task: Any = module.SubsetTask
-    if "__getitems__" not in vars(subset_task):
-        subset_task.__getitems__ = lambda self, indices: [self[index] for index in indices]
-
-
-@contextmanager
-def _closing(module: ModuleType) -> Iterator[None]:
-    """Repair 3: close the HDF5 file of a `ClassDataset`, which its next reading opens again."""
-    yield
-    from torchmeta.utils.data import ClassDataset
-
-    def close(self: Any) -> None:
-        if self._data is not None:
-            self._data.file.close()
-        self._data = self._data_file = None
-
-    for kind in vars(module).values():
-        if isinstance(kind, type) and issubclass(kind, ClassDataset) and kind.__module__ == module.__name__:
-            kind.close = close  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _sorted_drawings(module: ModuleType) -> Iterator[None]:
-    """Repair 4: let `glob` list files by name."""
-    yield
-    found = module.glob.glob
-    module.glob = SimpleNamespace(glob=lambda pattern: sorted(found(pattern)))  # type: ignore[attr-defined]
-
-
-_REPAIRS: dict[str, Callable[[ModuleType], Any]] = {
-    "torchmeta.datasets.utils": _google_drive_download,
-    "torchmeta.utils.data.task": _batched_subset,
-    "torchmeta.datasets.omniglot": _sorted_drawings,
-    "torchmeta.datasets.miniimagenet": _closing,
-    "torchmeta.datasets.letter": _closing,
-    "torchmeta.datasets.one_hundred_plants_margin": _closing,
-    "torchmeta.datasets.one_hundred_plants_shape": _closing,
-    "torchmeta.datasets.one_hundred_plants_texture": _closing,
+_SAFE_ARCHIVES = (
+    "        import tarfile\n",
+    "        from lightning_maml.data.store.archives import plain_pickle as pickle, contained_tar as tarfile\n",
+)
+_CLOSE_FILE = ("            self._data.close()\n", "            self._data_file.close()\n")
+_CHECK_ARCHIVE = ("        if not os.path.isfile(zip_filename):\n", "        if True:\n")
+_DATASETS = "torchmeta.datasets"
+_REPAIRS: dict[str, list[tuple[str, str]]] = {
+    f"{_DATASETS}.utils": [
+        ("import _get_confirm_token, _save_response_content\n", "import download_file_from_google_drive\n"),
+        ("def download_file_from_google_drive(", "def _copied_download_file_from_google_drive("),
+    ],
+    "torchmeta.utils.data.task": [
+        (
+            "        return Subset.__getitem__(self, index)\n",
+            "        return Subset.__getitem__(self, index)\n\n"
+            "    def __getitems__(self, indices):\n        return [self[index] for index in indices]\n",
+        )
+    ],
+    f"{_DATASETS}.omniglot": [
+        ("in enumerate(filenames):\n", "in enumerate(sorted(filenames)):\n"),
+        ("            if os.path.isfile(filename):\n                continue\n\n            url", "            url"),
+    ],
+    f"{_DATASETS}.miniimagenet": [
+        _SAFE_ARCHIVES,
+        (
+            "        self._data = None\n        self._labels",
+            "        self._data = self._data_file = None\n        self._labels",
+        ),
+    ],
+    f"{_DATASETS}.tieredimagenet": [_SAFE_ARCHIVES],
+    f"{_DATASETS}.cub": [_SAFE_ARCHIVES],
+    f"{_DATASETS}.cifar100.base": [
+        (_SAFE_ARCHIVES[0] + "        import pickle\n", _SAFE_ARCHIVES[1]),
+        ("        if os.path.isfile('{0}.tar.gz'.format(gz_folder)):\n", "        if False:\n"),
+    ],
+    f"{_DATASETS}.doublemnist": [_CHECK_ARCHIVE],
+    f"{_DATASETS}.triplemnist": [_CHECK_ARCHIVE],
+    f"{_DATASETS}.letter": [_CLOSE_FILE],
+    f"{_DATASETS}.one_hundred_plants_margin": [_CLOSE_FILE],
+    f"{_DATASETS}.one_hundred_plants_shape": [_CLOSE_FILE],
+    f"{_DATASETS}.one_hundred_plants_texture": [_CLOSE_FILE],
 }
 
 
-class _RepairingLoader(Loader):
-    def __init__(self, loader: Any, repair: Callable[[ModuleType], Any]) -> None:
-        self._loader = loader
-        self._repair = repair
+class _RepairingLoader(SourceFileLoader):
+    """Compiles a module's source with its repairs made; torchmeta's own byte code stays as it is."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        with self._repair(module):
-            self._loader.exec_module(module)
+    def get_code(self, fullname: str) -> CodeType:
+        source = self.get_source(fullname) or ""
+        for wrong, right in _REPAIRS[fullname]:
+            if wrong not in source:
+                raise ImportError(f"{self.path} is not torchmeta 1.8.0's; install that version", name=fullname)
+            source = source.replace(wrong, right)
+        return compile(source, self.path, "exec")
 
 
 class _RepairingFinder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in _REPAIRS:
-            return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _RepairingLoader(spec.loader, _REPAIRS[fullname])
+        spec = PathFinder.find_spec(fullname, path, target) if fullname in _REPAIRS else None
+        if spec is not None and spec.origin is not None:
+            spec.loader = _RepairingLoader(fullname, spec.origin)
         return spec
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_maml.data.glyph_images import LETTERS, write_images
+from lightning_maml.data.sources.glyph_images import LETTERS, write_images
 from lightning_maml.few_shot import Classifier
 from tests.integration.command import environment, program, succeed, tiny
 from tests.paths import ROOT

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lightning_maml.data.glyph_images import write_images
+from lightning_maml.data.sources.glyph_images import write_images
 from tests.integration.command import environment, tiny
 from tests.integration.wandb_file import records
 from tests.paths import ROOT

@@ -8,7 +8,7 @@ from PIL import Image
 
 from lightning_maml.few_shot import FewShotLearner
 from tests.integration.command import program, run
-from tests.unit.data.test_text_folder import WORDS, written
+from tests.unit.data.sources.test_text_folder import WORDS, written
 
 SMALL = (
     *("data=text_folder", "model=text_cnn", "logging=csv", "data.vocabulary=60", "inner_loop=vectorized"),

@@ -15,7 +15,7 @@ from lightning_maml.reports import wandb_logger
 from tests.integration.command import program, succeed, tiny
 from tests.integration.refusals import refuse
 from tests.paths import ROOT
-from tests.unit.data.test_archives import Runs
+from tests.unit.data.store.test_archives import Runs
 
 OURS = ROOT / "checkpoints/omniglot_5way_1shot.ckpt"
 

@@ -50,14 +50,12 @@ def test_a_class_splitter_splits() -> None:
     assert python(code) == "3 4 2"
 
 
-def test_a_torchmeta_that_needs_no_repair_is_left_alone() -> None:
-    """Where torchvision still has the two names, torchmeta keeps its own download, and they stay."""
+def test_every_repair_finds_what_it_repairs() -> None:
     code = (
-        "import torchvision.datasets.utils as u; u._get_confirm_token = u._save_response_content = print;"
-        "import lightning_maml, torchmeta.datasets.utils as t;"
-        "print(t.download_file_from_google_drive is u.download_file_from_google_drive, '_get_confirm_token' in dir(u))"
+        "import importlib, lightning_maml.torchmeta_repair as repair;"
+        "print(len([importlib.import_module(name) for name in repair._REPAIRS]))"
     )
-    assert python(code) == "False True"
+    assert int(python(code)) == 13
 
 
 def test_torchmeta_alone_fails_which_is_why_there_is_a_repair() -> None:

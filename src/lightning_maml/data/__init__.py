@@ -1,22 +1,15 @@
-"""From YAML to torchmeta datasets to `Episodes`."""
+"""From YAML to datasets to `Episodes`."""
 
 from lightning_maml.data.datamodule import MetaDataModule
-from lightning_maml.data.glyph_fonts import GlyphFonts
-from lightning_maml.data.glyphs import Glyphs
-from lightning_maml.data.hashed_words import HashedWords
-from lightning_maml.data.image_folder import ImageFolder
-from lightning_maml.data.images import (
-    ENDINGS,
-    ImageFileError,
-    accessible,
-    as_mode,
-    image_files,
-    named_in_unicode,
-    open_image,
-    tell_left_out,
-)
 from lightning_maml.data.overview import draw_samples, headline, summary
-from lightning_maml.data.text_folder import TextFolder
+from lightning_maml.data.sources.folders import accessible, named_in_unicode
+from lightning_maml.data.sources.glyph_fonts import GlyphFonts
+from lightning_maml.data.sources.glyphs import Glyphs
+from lightning_maml.data.sources.hashed_words import HashedWords
+from lightning_maml.data.sources.image_folder import ImageFolder
+from lightning_maml.data.sources.images import ENDINGS, ImageFileError, as_mode, image_files, open_image, tell_left_out
+from lightning_maml.data.sources.listed import ListedDataset
+from lightning_maml.data.sources.text_folder import TextFolder
 
 __all__ = [
     "ENDINGS",
@@ -25,6 +18,7 @@ __all__ = [
     "HashedWords",
     "ImageFileError",
     "ImageFolder",
+    "ListedDataset",
     "MetaDataModule",
     "TextFolder",
     "accessible",

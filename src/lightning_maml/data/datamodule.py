@@ -1,6 +1,5 @@
 """From a data YAML to loaders of `Episodes`."""
 
-import inspect
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,33 +12,32 @@ from torchmeta.transforms import Categorical
 from torchvision.transforms import Compose
 
 from lightning_maml.arguments import Made, Seed, checked
-from lightning_maml.data.cache import in_memory, on_disk
 from lightning_maml.data.generators import SPLITS
 from lightning_maml.data.loader import EpisodeLoader, position
 from lightning_maml.data.per_split import (
-    OF_CLASSES,
-    OF_DRAWN,
+    DECIDED_BY,
     PREFIX,
     each_split,
     per_split,
     require_keys,
     require_not_given,
-    require_unused,
 )
-from lightning_maml.data.preparation import can_prepare, ensure_prepared, prepare
-from lightning_maml.data.samples import RandomTransformsError, SampledTasks, split_off_normalize
-from lightning_maml.data.source import (
+from lightning_maml.data.samples import ClassSamples, SampledTasks
+from lightning_maml.data.sources.opening import (
     class_name,
     class_sizes,
     create,
     draws_as_torchmeta,
+    file_errors,
     instantiated,
-    is_about_a_file,
-    reading_errors,
+    parameters_of,
 )
+from lightning_maml.data.store.cache import in_memory, on_disk
+from lightning_maml.data.store.preparation import ensure_prepared
+from lightning_maml.data.store.reading import RandomTransformsError, split_off_normalize
 from lightning_maml.data.tasks import ClassTasks, DrawnTasks, TaskDataset, TaskSampler
 from lightning_maml.episodes import Episodes
-from lightning_maml.errors import SettingError, one_line
+from lightning_maml.errors import SettingError
 
 log = logging.getLogger(__name__)
 
@@ -114,9 +112,9 @@ class MetaDataModule(pl.LightningDataModule):
         self._target_transforms = each_split(
             "target_transform", Categorical() if target_transform is None else target_transform
         )
-        self._new_classes: dict[str, Any] = {"train": class_augmentations or []}
-        if isinstance(class_augmentations, Mapping):
-            self._new_classes = each_split("class_augmentations", class_augmentations)
+        of_training = {"train": class_augmentations or [], "val": None, "test": None}
+        is_per_split = isinstance(class_augmentations, Mapping)
+        self._new_classes = each_split("class_augmentations", class_augmentations if is_per_split else of_training)
         self._cache = cache
         self._cache_dir = cache_dir
         self._refresh = refresh
@@ -129,12 +127,12 @@ class MetaDataModule(pl.LightningDataModule):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, e.g. channels, height, width."""
+        """Return the shape of one input, e.g. channels, height, width."""
         return tuple(self.example("train").support_x.shape[2:])
 
     @property
     def num_outputs(self) -> int:
-        """Outputs of a network for these tasks: the largest number of ways, or the dimension of a regression target."""
+        """Return how many outputs a network needs: the largest number of ways, or a regression target's dimension."""
         if self._nway is not None:
             return max(self._nway.values())
         y = self.example("train").support_y
@@ -174,7 +172,7 @@ class MetaDataModule(pl.LightningDataModule):
                 raise SettingError(f"{PREFIX}.batch_size.{split}", size, remedy)
 
     def example(self, split: str) -> Episodes:
-        """The first task of a split, as a meta-batch of one."""
+        """Return the first task of a split, as a meta-batch of one."""
         self.setup()
         loader = EpisodeLoader(self._tasks[split], TaskSampler(1, repeat=True), 1, num_workers=0, pin_memory=False)
         episodes: Episodes = next(iter(loader))
@@ -182,7 +180,7 @@ class MetaDataModule(pl.LightningDataModule):
         return episodes
 
     def tasks(self, split: str) -> TaskDataset:
-        """The tasks of a split, by number."""
+        """Return the tasks of a split, by number."""
         self.setup()
         return self._tasks[split]
 
@@ -215,84 +213,88 @@ class MetaDataModule(pl.LightningDataModule):
         return EpisodeLoader(tasks, sampler, batch_size // world_size, workers, pin_memory=pinned)
 
     def _built(self, split: str) -> TaskDataset:
-        try:
-            return self._build(split, self._cache)
-        except RandomTransformsError:
-            advice = f"its images are read anew for each task, not cached ({PREFIX}.num_workers.{split} helps)"
-            log.info("the transforms of the %s split are random: %s", split, advice)
-            return self._build(split, "none")
-
-    def _build(self, split: str, cache: str) -> TaskDataset:
-        make, label = create(self._datasets[split]), f"{PREFIX}.datasets.{split}"
-        parameters = inspect.signature(make).parameters
+        label = f"{PREFIX}.datasets.{split}"
+        make = create(self._datasets[split], label)
+        parameters = parameters_of(make, label, split)
         if "num_samples_per_task" in parameters:
-            if self._nway is not None:
-                remedy = "these tasks have no classes to choose, or always the same; give null"
-                raise SettingError(f"{PREFIX}.nway", self._nway[split], remedy)
-            require_not_given(label, make, OF_DRAWN)
-            require_unused(label, transforms=self._transforms[split], class_augmentations=self._new_classes.get(split))
-            if "num_support" in parameters:
-                make = partial(make, num_support=self._shots[split])
-            tasks = DrawnTasks(make, self._seeds[split], split, self._shots[split], self._queries[split])
-            tasks.require_repeatable(label)
-            tasks.require_targets(label, tasks.num_classes)
-            return tasks
+            return self._drawn_tasks(make, split, label, of_support="num_support" in parameters)
         if self._nway is None:
             raise SettingError(f"{PREFIX}.nway", None, "classification needs the number of classes of a task")
-        require_not_given(label, make, OF_CLASSES)
+        require_not_given(label, make, DECIDED_BY)
         ensure_prepared(make, label)
-        with reading_errors(make, label):
-            try:
-                return self._class_tasks(make, split, cache)
-            except Exception as error:
-                if not (can_prepare(make) and is_about_a_file(error)):
-                    raise
-                prepare(make, label, because=one_line(error))
-            return self._class_tasks(make, split, cache)
+        return self._class_tasks(make, split, label)
 
-    def _class_tasks(self, make: Callable[..., Any], split: str, cache: str) -> TaskDataset:
+    def _drawn_tasks(self, make: Callable[..., Any], split: str, label: str, *, of_support: bool) -> TaskDataset:
+        """Return tasks of a dataset that draws the samples itself."""
+        if self._nway is not None:
+            remedy = "these tasks have no classes to choose, or always the same; give null"
+            raise SettingError(f"{PREFIX}.nway", self._nway[split], remedy)
+        require_not_given(label, make, ("num_samples_per_task", "num_support", "num_tasks", "dataset_transform"))
+        unused = {"transforms": self._transforms[split], "class_augmentations": self._new_classes[split]}
+        for name, value in unused.items():
+            if value:
+                raise SettingError(f"{PREFIX}.{name}", "[…]", f"{label} draws its samples and takes none; leave it out")
+        if of_support:
+            make = partial(make, num_support=self._shots[split])
+        tasks = DrawnTasks(make, self._seeds[split], split, self._shots[split], self._queries[split])
+        tasks.require_repeatable(label)
+        tasks.require_targets(label, tasks.num_classes)
+        return tasks
+
+    def _class_tasks(self, make: Callable[..., Any], split: str, label: str) -> TaskDataset:
+        """Return tasks of a dataset of classes, gathered from a cache where its samples can be cached."""
         assert self._nway is not None
         ways, shots, queries = self._nway[split], self._shots[split], self._queries[split]
         transforms = [*map(instantiated, self._transforms[split])]
-        augmentations = None if (nodes := self._new_classes.get(split)) is None else [*map(instantiated, nodes)]
         target_transform = instantiated(self._target_transforms[split])
-
-        def opened(transforms: list[Any]) -> Any:
-            return make(
-                num_classes_per_task=ways,
-                transform=Compose(transforms),
-                target_transform=target_transform,
-                class_augmentations=augmentations,
+        if not callable(target_transform):
+            raise SettingError(
+                f"{PREFIX}.target_transform", target_transform, "give a node with _target_, or a callable"
             )
+        opened = partial(
+            make,
+            num_classes_per_task=ways,
+            target_transform=target_transform,
+            class_augmentations=None if (new := self._new_classes[split]) is None else [*map(instantiated, new)],
+        )
+        with file_errors(make, label):
+            meta_dataset = opened(transform=Compose(transforms))
+            sizes = class_sizes(meta_dataset)
+        self._require_enough(split, sizes, meta_dataset)
+        numbers = (self._seeds[split], split, shots, queries)
+        if self._cache != "none" and draws_as_torchmeta(meta_dataset, ways):
+            try:
+                return SampledTasks(self._samples(make, opened, transforms, split), ways, *numbers)
+            except RandomTransformsError:
+                advice = f"its images are read anew for each task, not cached ({PREFIX}.num_workers.{split} helps)"
+                log.info("the transforms of the %s split are random: %s", split, advice)
+        tasks = ClassTasks(meta_dataset, sizes, *numbers)
+        tasks.require_repeatable(f"{PREFIX}.transforms")
+        tasks.require_targets(f"{PREFIX}.target_transform", ways)
+        if split != "train":
+            tasks.warn_if_random(f"{PREFIX}.transforms")
+        return tasks
 
-        meta_dataset, samples = opened(transforms), None
-        if cache != "none" and draws_as_torchmeta(meta_dataset, ways):
-            cached, finish = split_off_normalize(transforms)
-            source = meta_dataset if finish is None else opened(cached)
-            if cache == "memory":
-                samples = in_memory(source, split, finish)
-            else:
-                samples = on_disk(
-                    source, (make, cached, augmentations), split, finish, self._cache_dir, refresh=self._refresh
-                )
-        sizes = class_sizes(meta_dataset) if samples is None else samples.sizes.tolist()
+    def _samples(
+        self, make: Callable[..., Any], opened: "partial[Any]", transforms: list[Any], split: str
+    ) -> ClassSamples:
+        """Return all samples of a split, read through all transforms but a trailing `Normalize`."""
+        cached, finish = split_off_normalize(transforms)
+        source = opened(transform=Compose(cached))
+        if self._cache == "memory":
+            return in_memory(source, split, finish)
+        made_from = (make, cached, opened.keywords["class_augmentations"])
+        return on_disk(source, made_from, split, finish, self._cache_dir, refresh=self._refresh)
+
+    def _require_enough(self, split: str, sizes: list[int], meta_dataset: Any) -> None:
+        """Check that a split has classes and samples for its tasks, and raise `SettingError` if not."""
+        assert self._nway is not None
+        ways, shots, queries = self._nway[split], self._shots[split], self._queries[split]
         if ways > len(sizes):
             remedy = f"the {split} split has {len(sizes)} classes; choose at most that many"
             raise SettingError(f"{PREFIX}.nway", ways, remedy)
         smallest = min(sizes)
         if shots + queries > smallest:
-            raise SettingError(
-                f"{PREFIX}.kshot",
-                f"{{support: {shots}, query: {queries}}}",
-                f"{class_name(meta_dataset, sizes.index(smallest))} of the {split} split has {smallest} samples; "
-                "support + query can be at most that",
-            )
-        seed = self._seeds[split]
-        if samples is None:
-            tasks = ClassTasks(meta_dataset, sizes, seed, split, shots, queries)
-            tasks.require_repeatable(f"{PREFIX}.transforms")
-            tasks.require_targets(f"{PREFIX}.target_transform", ways)
-            if split != "train":
-                tasks.warn_if_random(f"{PREFIX}.transforms")
-            return tasks
-        return SampledTasks(samples, ways, seed, split, shots, queries)
+            name = class_name(meta_dataset, sizes.index(smallest))
+            remedy = f"{name} of the {split} split has {smallest} samples; support + query can be at most that"
+            raise SettingError(f"{PREFIX}.kshot", f"{{support: {shots}, query: {queries}}}", remedy)

@@ -18,7 +18,7 @@ _HIGH = np.uint64(32)
 def task_words(
     seed: int, split: str, stream: str, tasks: Sequence[int], words: int
 ) -> UInt64[np.ndarray, "tasks words"]:
-    """The random words that belong to each task: Philox, keyed by seed, split and stream, its counter at the task.
+    """Return the random words of each task: Philox, keyed by seed, split and stream, its counter at the task.
 
     Counter-based: any task is reached directly, from any worker, rank or resumed run, and neighbours in one call.
     """
@@ -38,7 +38,7 @@ def task_words(
 def choose(
     words: UInt64[np.ndarray, "rows words"], population: Int64[np.ndarray, "rows"], count: int
 ) -> Int64[np.ndarray, "rows count"]:
-    """For each row, `count` different numbers in [0, population), in random order.
+    """Choose for each row `count` different numbers in [0, population), in random order.
 
     Floyd's algorithm (Bentley and Floyd 1987, Communications of the ACM 30(9)), which takes one draw for each; then a
     permutation, because its order is not random.
@@ -59,14 +59,14 @@ def choose(
 
 
 def task_seeds(seed: int, split: str, tasks: Sequence[int]) -> UInt64[np.ndarray, "tasks 4"]:
-    """Seeds below 2³² for each task: of Python's, NumPy's and torch's global generators, and of its own one."""
+    """Return seeds below 2³² for each task: of Python's, NumPy's and torch's global generators, and of its own one."""
     return task_words(seed, split, "seeds", tasks, 4) >> _HIGH
 
 
 def task_samples(
     seed: int, split: str, tasks: Sequence[int], sizes: Int64[np.ndarray, "classes"], ways: int, samples: int
 ) -> tuple[Int64[np.ndarray, "tasks ways"], Int64[np.ndarray, "tasks ways samples"]]:
-    """For each task `ways` different classes, and for each of them `samples` different samples.
+    """Choose for each task `ways` different classes, and for each of them `samples` different samples.
 
     Args:
         sizes: how many samples each class has.

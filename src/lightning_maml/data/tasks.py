@@ -2,7 +2,6 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,28 +9,13 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from lightning_maml.data.generators import global_generators_seeded, task_samples, task_seeds
-from lightning_maml.data.source import close
+from lightning_maml.data.sources.opening import close
 from lightning_maml.errors import SettingError
 
 log = logging.getLogger(__name__)
 
-_DrawnSamples = tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]
-
-
-class _Samples(Dataset[tuple[Any, Any]]):
-    """Samples already drawn, in the form that torchmeta's collate function takes."""
-
-    def __init__(self, samples: list[tuple[Any, Any]]) -> None:
-        self._samples = samples
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        return self._samples[index]
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        return iter(self._samples)
+Drawn = tuple[list[tuple[Any, Any]], list[tuple[Any, Any]]]
+"""The support and the query samples of a task, each an input and a target."""
 
 
 class TaskDataset(Dataset[Any]):
@@ -55,22 +39,21 @@ class TaskDataset(Dataset[Any]):
 
 
 class TorchmetaTasks(TaskDataset, ABC):
-    """Tasks read from torchmeta's datasets sample by sample, each a `{"support", "query"}` of samples."""
+    """Tasks read from torchmeta's datasets sample by sample."""
 
-    def __getitem__(self, index: int) -> "OrderedDict[str, _Samples]":
+    def __getitem__(self, index: int) -> Drawn:
         *seeds, own = task_seeds(self.seed, self.split, [index])[0].tolist()
-        return self._drawn(index, seeds, own)
-
-    def _drawn(self, index: int, seeds: list[int], own: int) -> "OrderedDict[str, _Samples]":
         with global_generators_seeded(seeds):
-            support, query = self.draw(index, own)
-        return OrderedDict(support=_Samples(support), query=_Samples(query))
+            return self.draw(index, own)
 
     def warn_if_random(self, setting: str) -> None:
-        """Tell of evaluation whose inputs are others with other seeds of the global generators."""
-        one, other = ([_bits(x) for part in self._drawn(0, [seed] * 3, 0).values() for x, _ in part] for seed in (0, 1))
+        """Warn of evaluation whose inputs are others with other seeds of the global generators."""
+        inputs = []
+        for seed in (0, 1):
+            with global_generators_seeded([seed] * 3):
+                inputs.append([_bits(x) for part in self.draw(0, 0) for x, _ in part])
         self.close()
-        if one != other:
+        if inputs[0] != inputs[1]:
             advice = "for meta-training alone, give each split its own, {train: […], val: […], test: […]}"
             log.warning("%s: random in the %s split, which changes what is evaluated; %s", setting, self.split, advice)
 
@@ -80,7 +63,7 @@ class TorchmetaTasks(TaskDataset, ABC):
         Raises:
             SettingError: of `setting`, if it is not.
         """
-        once, again = ([_bits(*sample) for part in self[0].values() for sample in part] for _ in range(2))
+        once, again = ([_bits(*sample) for part in self[0] for sample in part] for _ in range(2))
         self.close()
         if once != again:
             remedy = (
@@ -95,28 +78,27 @@ class TorchmetaTasks(TaskDataset, ABC):
         Raises:
             SettingError: of `setting`, if they are neither.
         """
-        targets = [target for _, target in self[0]["query"]]
+        targets = [target for _, target in self[0][1]]
         self.close()
         try:
             y = default_collate(targets)
             found = f"targets {[*y.shape]} of {y.dtype}".replace("torch.", "")
         except (TypeError, AttributeError):  # texts, say
             raise SettingError(setting, f"targets {targets[:1]}", "give numbers; labels by Categorical") from None
-        if classes is None:
-            if not y.is_floating_point():
-                remedy = "whole numbers are class labels, and these tasks have no classes; give floats"
-                raise SettingError(setting, found, remedy)
-        elif y.is_floating_point() or y.dim() != 1:
-            raise SettingError(setting, found, "give each sample its class as a whole number, as Categorical does")
-        elif not 0 <= int(y.min()) <= int(y.max()) < classes:
+        remedy = None
+        if classes is None and not y.is_floating_point():
+            remedy = "whole numbers are class labels, and these tasks have no classes; give floats"
+        elif classes is not None and (y.is_floating_point() or y.dim() != 1):
+            remedy = "give each sample its class as a whole number, as Categorical does"
+        elif classes is not None and not 0 <= int(y.min()) <= int(y.max()) < classes:
             found = f"labels {int(y.min())} … {int(y.max())}"
-            raise SettingError(
-                setting, found, f"of {classes} classes the labels are 0 … {classes - 1}; use Categorical"
-            )
+            remedy = f"of {classes} classes the labels are 0 … {classes - 1}; use Categorical"
+        if remedy is not None:
+            raise SettingError(setting, found, remedy)
 
     @abstractmethod
-    def draw(self, index: int, seed: int) -> _DrawnSamples:
-        """The support and the query samples of task `index`, with a seed of its own for what else is random in it."""
+    def draw(self, index: int, seed: int) -> Drawn:
+        """Draw task `index`, with a seed of its own for what else is random in it."""
 
 
 def _bits(*values: Any) -> list[bytes]:
@@ -140,7 +122,7 @@ class ClassTasks(TorchmetaTasks):
     def close(self) -> None:
         close(self._meta_dataset)
 
-    def draw(self, index: int, seed: int) -> _DrawnSamples:
+    def draw(self, index: int, seed: int) -> Drawn:
         samples = self.shots + self.queries
         (classes,), (chosen,) = task_samples(self.seed, self.split, [index], self.sizes, self.ways, samples)
         task = self._meta_dataset[tuple(classes.tolist())]
@@ -164,14 +146,14 @@ class DrawnTasks(TorchmetaTasks):
 
     @property
     def num_classes(self) -> int | None:
-        """How many classes there are, if the targets are labels."""
+        """Return how many classes there are, if the targets are labels."""
         found: int | None = self._made()[0].num_classes
         return found
 
     def _made(self) -> Any:
         return self._make(num_samples_per_task=self.shots + self.queries, num_tasks=2)
 
-    def draw(self, index: int, seed: int) -> _DrawnSamples:
+    def draw(self, index: int, seed: int) -> Drawn:
         # A fresh dataset for each task: torchmeta's own draw all tasks' inputs from one shared stream. Of two tasks,
         # because SinusoidAndLine makes half of them lines, in a random order.
         meta_dataset = self._made()

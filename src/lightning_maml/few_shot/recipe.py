@@ -24,7 +24,7 @@ _KNOWN = (
     "lightning_maml.algorithms",
     "lightning_maml.inner_loops",
     "lightning_maml.data.HashedWords",
-    "lightning_maml.data.hashed_words",
+    "lightning_maml.data.sources.hashed_words",
     "torchvision.transforms",
     "torch.optim",
 )

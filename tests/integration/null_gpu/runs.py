@@ -10,7 +10,7 @@ import traceback
 import warnings
 from pathlib import Path
 
-from lightning_maml.data import glyph_images
+from lightning_maml.data.sources import glyph_images
 from tests.integration import preloaded  # noqa: F401
 from tests.integration.command import become, environment, tiny
 from tests.integration.null_gpu.stub import believe_every_number

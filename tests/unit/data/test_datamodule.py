@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -14,7 +15,7 @@ import pytest
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from lightning_maml.data import headline
+from lightning_maml.data import Glyphs, headline
 from lightning_maml.errors import SettingError
 from tests.paths import DATASET_PATH, ROOT
 from tests.unit.data.test_tasks import glyphs, omniglot
@@ -23,21 +24,41 @@ from tests.unit.data.test_tasks import glyphs, omniglot
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"nway": 0}, "data.datamodule.nway=0: give a whole number of at least 1"),
+        ({"nway": 0}, "nway=0: must be at least 1"),
         ({"nway": -5}, "data.datamodule.nway=-5"),
-        ({"nway": 2.5}, "data.datamodule.nway=2.5: give a whole number"),
-        ({"nway": True}, "data.datamodule.nway=True"),
+        ({"nway": 2.5}, "nway=2.5: must be a valid integer or a mapping"),
+        ({"nway": True}, "nway=True"),
         ({"kshot": {"support": 0, "query": 5}}, "data.datamodule.kshot.support=0"),
         ({"kshot": {"support": 5, "query": -1}}, "data.datamodule.kshot.query=-1"),
         ({"batch_size": {"train": 4, "val": 0, "test": 4}}, "data.datamodule.batch_size.val=0"),
         ({"batches": 0}, "data.datamodule.batches=0"),
         ({"num_workers": -1}, "data.datamodule.num_workers=-1"),
-        ({"seed": -1}, "data.datamodule.seed=-1"),
+        ({"seed": -1}, "seed=-1: must be at least 0"),
     ],
 )
 def test_numbers_out_of_range_are_refused_when_built(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         glyphs(**settings)
+
+
+@pytest.mark.parametrize(
+    ("val", "message"),
+    [
+        (3, "=3: give a node with _target_, or a callable"),
+        (None, "=None: give a node with _target_, or a callable"),
+        (dict, "=dict: it takes no such arguments"),
+        ({"_target_": "torch.nn.Linear"}, "=Linear: it is no meta-dataset"),
+        (Glyphs, "=Glyphs: it takes one split; give it meta_val: true and no other"),
+        (partial(Glyphs, meta_val=True, meta_test=True), "=Glyphs: it takes one split"),
+        (partial(Glyphs, meta_split="valid"), "=Glyphs: it takes one split"),
+        ({"_target_": "torchmeta.datasets.Omniglot", "meta_val": True, "root": None}, "=Omniglot: it takes no such"),
+        ({"_target_": "torchmeta.datasets.Omniglot", "meta_val": True, "rot": "."}, "=Omniglot: it takes no such"),
+    ],
+)
+def test_what_makes_no_dataset_of_a_split_is_refused(val: Any, message: str) -> None:
+    datasets = {split: partial(Glyphs, meta_split=split) for split in ("train", "val", "test")} | {"val": val}
+    with pytest.raises(SettingError, match=f"data.datamodule.datasets.val{message}"):
+        glyphs(datasets=datasets, cache="none").setup()
 
 
 def test_more_ways_than_classes() -> None:

@@ -13,7 +13,8 @@ from torchmeta.transforms import Categorical, Rotation
 from torchvision.transforms import Compose, Lambda, Normalize, PILToTensor, RandomHorizontalFlip, ToTensor, v2
 
 from lightning_maml.data import Glyphs, ImageFolder
-from lightning_maml.data.samples import ClassSamples, RandomTransformsError, SampledTasks, mapped, materialize
+from lightning_maml.data.samples import ClassSamples, SampledTasks, mapped
+from lightning_maml.data.store.reading import RandomTransformsError, materialize
 from lightning_maml.data.tasks import ClassTasks, TaskSampler
 from lightning_maml.errors import SettingError
 from tests.unit.data.test_tasks import batches, glyphs, omniglot, same

@@ -57,6 +57,11 @@ def test_labels_that_are_not_the_whole_numbers_below_the_number_of_ways_are_refu
         glyphs(target_transform=Changed(change)).setup()
 
 
+def test_a_target_transform_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingError, match="data.datamodule.target_transform=3: give a node with _target_"):
+        glyphs(target_transform=3).setup()
+
+
 def test_labels_of_a_smaller_type_are_those_of_64_bits() -> None:
     small, usual = (batches(glyphs(target_transform=Changed(change)).val_dataloader()) for change in (np.uint8, int))
     for one, other in zip(small, usual, strict=True):

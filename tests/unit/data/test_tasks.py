@@ -175,8 +175,7 @@ def test_support_and_query_share_no_sample_and_every_class_is_drawn_evenly() -> 
     dataset, classes, samples = data._tasks["test"], [], []
     dataset._meta_dataset.target_transform = lambda target: target
     for index in range(1000):
-        task = dataset[index]
-        support, query = ([task[split][i] for i in range(2)] for split in ("support", "query"))
+        support, query = dataset[index]
         assert [label for _, label in support] == [label for _, label in query]
         for (one, label), (other, _) in zip(support, query, strict=True):
             assert one.tobytes() != other.tobytes()

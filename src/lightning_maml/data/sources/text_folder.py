@@ -1,31 +1,27 @@
-"""Few-shot tasks over somebody's texts: a file is a class, a line is a sample."""
+"""Few-shot tasks over your own texts: a file is a class, a line is a sample."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torchmeta.utils.data import CombinationMetaDataset
-
 from lightning_maml.arguments import Seed, checked
-from lightning_maml.data.folder_classes import FolderClassDataset, Shares, classes_of_split
-from lightning_maml.data.images import accessible, named_in_unicode
+from lightning_maml.data.sources.folders import Shares, accessible, classes_of_split, named_in_unicode
+from lightning_maml.data.sources.listed import ListedDataset
 from lightning_maml.errors import SettingError
 
 
-class TextFolder(CombinationMetaDataset):  # type: ignore[misc]
-    """N-way tasks over texts, which lie in `root/{train,val,test}/<class>.txt`, or in `root/<class>.txt`, whose classes
-    are split by a seeded ratio. Files are UTF-8; a sample is a line that is not empty.
+class TextFolder(ListedDataset):
+    """N-way tasks over the texts in `root/{train,val,test}/<class>.txt`, or in `root/<class>.txt`, whose classes are
+    split by a seeded ratio. Files are UTF-8; a sample is a line that is not empty.
 
     Args:
         root: the folder.
         num_classes_per_task: N.
         meta_train, meta_val, meta_test, meta_split: which split; exactly one.
-        ratio: without folders for the splits: the share of the classes of each.
-        split_seed: without folders for the splits: which classes are in which.
+        ratio: without folders for the splits, the share of the classes of each.
+        split_seed: without folders for the splits, which classes are in which.
         transform: applied to a text; such as `HashedWords`, which makes it token ids.
-        target_transform: applied to a label, the class's name.
-        dataset_transform: applied to a task.
-        class_augmentations: new classes made from these.
+        target_transform, dataset_transform, class_augmentations: as `ListedDataset` takes them.
 
     Raises:
         SettingError: if the folder is missing or holds no classes, or a file is not UTF-8 or has no text.
@@ -47,22 +43,20 @@ class TextFolder(CombinationMetaDataset):  # type: ignore[misc]
         dataset_transform: Callable[[Any], Any] | None = None,
         class_augmentations: list[Any] | None = None,
     ) -> None:
-        dataset = TextFolderClassDataset(meta_train, meta_val, meta_test, meta_split, class_augmentations)
-        dataset.transform = transform
-        dataset.read(Path(root).expanduser().absolute(), ratio, split_seed)
+        self._root, self._ratio, self._split_seed = Path(root).expanduser().absolute(), ratio, split_seed
         super().__init__(
-            dataset, num_classes_per_task, target_transform=target_transform, dataset_transform=dataset_transform
+            num_classes_per_task,
+            *(meta_train, meta_val, meta_test, meta_split),
+            *(transform, target_transform, dataset_transform, class_augmentations),
         )
 
-
-class TextFolderClassDataset(FolderClassDataset):
-    """A class is a file of texts; see `TextFolder`."""
-
     @accessible("data.root")
-    def read(self, root: Path, ratio: Sequence[float], seed: int) -> None:
-        """Find the classes of this split and their texts."""
-        self.sources = classes_of_split(root, self.meta_split, ratio, seed, _files)
-        self.hold([file.stem for file in self.sources], [_lines(file) for file in self.sources], str)
+    def listed(self, split: str) -> tuple[dict[str, list[str]], list[Path]]:
+        files = classes_of_split(self._root, split, self._ratio, self._split_seed, _files)
+        return {file.stem: _lines(file) for file in files}, files
+
+    def opened(self, sample: str) -> str:
+        return sample
 
 
 def _files(folder: Path) -> list[Path]:
@@ -70,6 +64,8 @@ def _files(folder: Path) -> list[Path]:
     files = named_in_unicode(found, "data.root")
     if not files:
         raise SettingError("data.root", folder, "it has no .txt files; each class is one, with a text in every line")
+    if len({file.stem for file in files}) < len(files):
+        raise SettingError("data.root", folder, "two of its files name the same class, as a.txt and a.TXT; rename one")
     return files
 
 

@@ -9,6 +9,7 @@ import pickle
 import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import FunctionType
@@ -16,14 +17,12 @@ from typing import Any
 
 import torch
 
-from lightning_maml.data.manifest import data_files
-
 _LIBRARIES = ("torch", "torchvision", "torchmeta", "numpy", "pillow", "h5py")
 _PROJECT = __name__.partition(".")[0]
 
 
 def identity(meta_dataset: Any, made_from: Any, split: str) -> str | None:
-    """A hash of what shapes the samples; None if something has no lasting description. It covers
+    """Return a hash of what shapes the samples; None if something has no lasting description. It covers
 
     - the dataset, transforms and class augmentations in `made_from`, with their arguments, and the split;
     - the source of their classes and functions, and of all modules that these import, directly or not, as far as they
@@ -43,7 +42,7 @@ def identity(meta_dataset: Any, made_from: Any, split: str) -> str | None:
     if "__main__" in description.modules and not hasattr(sys.modules["__main__"], "__file__"):
         return None  # a notebook
     code, named = _code(description.modules)
-    read = classes.sources if hasattr(classes, "sources") else data_files(Path(classes.root), links=True)
+    read = classes.sources if hasattr(classes, "sources") else _files_under(classes.root)
     files = [_state(str(path)) for path in (*read, *sorted(description.files | named))]
     versions = [(name, version(name)) for name in _LIBRARIES]
     whole = (written, code, files, versions, split, str(torch.get_default_dtype()), sys.version_info[:2])
@@ -75,8 +74,8 @@ class _Description(pickle.Pickler):
 
 
 def _code(names: set[str]) -> tuple[list[tuple[str, str]], set[str]]:
-    """Modules, and those of the project's and the user's own that they import, each with a digest of its source; and
-    the files whose paths stand in these."""
+    """Return modules, and those of the project's and the user's own that they import, each with a digest of its source;
+    and the files whose paths stand in these."""
     digests: dict[str, str] = {}
     files: set[str] = set()
     waiting, seen = sorted(names), set(names)
@@ -92,47 +91,53 @@ def _code(names: set[str]) -> tuple[list[tuple[str, str]], set[str]]:
             imported = set(_imports(tree, name if source.stem == "__init__" else name.rpartition(".")[0])) - seen
             seen |= imported
             waiting += imported
-            texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+            texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
             paths = {text for text in texts if isinstance(text, str) and os.path.splitext(text)[1].strip()}
             files |= {found for path in paths for found in _existing(path) | _existing(source.parent / path)}
     return sorted(digests.items()), files
 
 
 def _source(name: str) -> Path | None:
-    """The file of a module, which need not be loaded; None if it has none."""
+    """Return the file of a module, which need not be loaded; None if it has none."""
     loaded = getattr(sys.modules.get(name), "__file__", None)
     if loaded is not None:
         return Path(loaded)
     top, *rest = name.split(".")
     try:
-        spec = importlib.util.find_spec(top)
+        spec = importlib.util.find_spec(top)  # of the whole name, it would import the packages around it
     except ValueError:  # it is not to be looked up, such as __main__
         return None
-    if spec is None or (not rest and spec.submodule_search_locations is None):
-        return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
+    if spec is None:
+        return None
+    if not rest:
+        return Path(spec.origin) if spec.has_location and spec.origin else None
     places = [Path(place, *rest) for place in spec.submodule_search_locations or ()]
     files = [file for place in places for file in (place / "__init__.py", place.with_name(f"{place.name}.py"))]
     return next((file for file in files if file.is_file()), None)
 
 
 def _is_own(name: str, source: Path) -> bool:
-    """Whether a module is of this project, or of no installed package."""
-    installed = {"site-packages", "dist-packages"} & set(source.parts) or source.is_relative_to(
-        sysconfig.get_path("stdlib")
-    )
-    return name.partition(".")[0] == _PROJECT or not installed
+    """Return whether a module is of this project, or of no installed package."""
+    installed = {"site-packages", "dist-packages"} & set(source.parts)
+    of_python = source.is_relative_to(sysconfig.get_path("stdlib"))
+    return name.partition(".")[0] == _PROJECT or not (installed or of_python)
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:
-    """What may be modules among the names that are imported anywhere in a source."""
+    """Yield what may be modules among the names that are imported anywhere in a source."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (one.name for one in node.names)
         elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-            base = ".".join([*parents, *([node.module] if node.module else [])])
-            yield base
-            yield from (f"{base}.{one.name}" for one in node.names)
+            with suppress(ImportError):  # beyond the top package
+                base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+                yield from (base, *(f"{base}.{one.name}" for one in node.names))
+
+
+def _files_under(folder: str) -> list[str]:
+    """Return all files under a folder, hidden ones left out, in a fixed order; links are followed."""
+    found = (os.path.join(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names)
+    return sorted(path for path in found if not os.path.basename(path).startswith(".") and os.path.isfile(path))
 
 
 def _existing(path: str | Path) -> set[str]:
@@ -140,6 +145,6 @@ def _existing(path: str | Path) -> set[str]:
 
 
 def _state(path: str) -> tuple[str, int, int, int]:
-    """A file's size and times: of its content, which copying may keep, and of any change, which nothing does."""
+    """Return a file's size and times: of its content, which copying may keep, and of any change, which nothing does."""
     found = os.stat(path)
     return path, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -1,4 +1,4 @@
-"""Domain generalization without a download: the same 62 characters in the font families that matplotlib brings."""
+"""Domain generalization without a download: the same 62 characters in the font families that come with matplotlib."""
 
 import string
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from torchmeta.utils.data import MetaDataset
 from torchmeta.utils.data.task import Task
 
-from lightning_maml.data.glyphs import draw
+from lightning_maml.data.sources.glyphs import draw
 
 CHARACTERS = string.ascii_letters + string.digits
 FAMILIES = {
@@ -87,7 +87,7 @@ class _Glyphs(Task):  # type: ignore[misc]
 
 @cache
 def _render(family: str, label: int, number: int) -> np.ndarray:
-    """float32 `[1, 28, 28]` in [0, 1]: a face of the family and an affine map, decided by all three."""
+    """Draw float32 `[1, 28, 28]` in [0, 1]; family, label and number decide the face and its affine map."""
     place = list(FAMILIES).index(family) * len(CHARACTERS) + label
     generator = np.random.Generator(np.random.Philox(key=[place, number]))
     face = FAMILIES[family][int(generator.integers(len(FAMILIES[family])))]

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from lightning_maml.data.glyph_fonts import CHARACTERS, FAMILIES, SPLITS, GlyphFonts
-from lightning_maml.data.glyphs import font_path
+from lightning_maml.data.sources.glyph_fonts import CHARACTERS, FAMILIES, SPLITS, GlyphFonts
+from lightning_maml.data.sources.glyphs import font_path
 
 
 def families(split: str, seed: int) -> tuple[set[str], set[str]]:

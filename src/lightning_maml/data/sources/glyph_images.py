@@ -1,4 +1,4 @@
-"""Images of printed letters, in folders as src/adapt.py takes them: python -m lightning_maml.data.glyph_images DIR"""
+"""Write images of printed letters for src/adapt.py: python -m lightning_maml.data.sources.glyph_images DIR"""
 
 import argparse
 import unicodedata
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lightning_maml.data.glyphs import render
+from lightning_maml.data.sources.glyphs import render
 
 LETTERS = "აგდშჰ"  # Georgian an, gan, don, shin, hae: of the alphabets that no network here is trained on
 
@@ -23,7 +23,7 @@ def write_images(folder: Path, shots: int = 1, queries: int = 4) -> None:
 
 
 def main() -> None:
-    """Write them into the folder that was named."""
+    """Write the images into the folder given on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder

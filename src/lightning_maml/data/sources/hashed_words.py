@@ -1,4 +1,4 @@
-"""Texts as token ids, without a vocabulary to be kept."""
+"""Turn texts into token ids, without a vocabulary."""
 
 import re
 import zlib
@@ -11,12 +11,12 @@ from lightning_maml.arguments import Count, checked
 
 
 class HashedWords:
-    """A text as `[length]` ids: 1 + crc32(word) mod (vocabulary − 1) of its first words and punctuation marks in lower
-    case, then 0. Two words may share an id; nothing has to be learned from training texts, or kept in a checkpoint.
+    """Turn a text into `[length]` ids: 1 + crc32(word) mod (vocabulary − 1) of its first words and punctuation marks in
+    lower case, then 0. Two words may share an id; nothing is learned from training texts or kept in a checkpoint.
 
     Args:
         length: ids of a text; longer ones are cut off.
-        vocabulary: ids there are, 0 included.
+        vocabulary: how many ids there are, 0 included.
 
     Source: Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning".
     """

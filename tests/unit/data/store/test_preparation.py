@@ -15,8 +15,7 @@ from torchmeta.datasets import Omniglot
 from torchmeta.datasets.omniglot import OmniglotClassDataset
 from torchvision.transforms import Lambda, Resize, ToTensor
 
-from lightning_maml.data.manifest import broken_files, read_manifest, record, write_manifest
-from lightning_maml.data.preparation import ensure_prepared
+from lightning_maml.data.store.preparation import ensure_prepared
 from lightning_maml.errors import SettingError
 from tests import omniglot_server
 from tests.unit.data.test_tasks import batches, glyphs, same
@@ -86,8 +85,7 @@ def test_the_real_download_code_leaves_a_whole_dataset_and_nothing_else(
         assert requests == []
     assert {path.name for path in root.iterdir()} <= {"omniglot", ".preparing.lock"}
     archives = {"images_background.zip", "images_evaluation.zip"}
-    assert {path.name for path in (root / "omniglot").iterdir()} == {*FILES, *archives, ".manifest.json"}
-    assert set(read_manifest(root / "omniglot") or {}) == set(FILES)
+    assert {path.name for path in (root / "omniglot").iterdir()} == {*FILES, *archives}
     sizes = {split: len(Omniglot(str(root), 5, meta_split=split).dataset) for split in ("train", "val", "test")}
     assert sizes == {"train": 1028, "val": 172, "test": 423}
     assert len(Omniglot(str(root), 5, meta_test=True).dataset[7]) == omniglot_server.DRAWINGS
@@ -109,44 +107,34 @@ def test_drawings_are_in_the_order_of_their_names(prepared: Path, archives: Path
         assert np.array_equal(file[folder][()], np.stack(drawings))
 
 
-@pytest.mark.parametrize("name", [*FILES, ".manifest.json"])
-@pytest.mark.parametrize("damage", ["truncated", "one byte of the header flipped", "empty", "gone"])
-def test_every_broken_file_is_noticed_set_aside_and_prepared_again(
-    prepared: Path, requests: list[str], name: str, damage: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("name", ["data.hdf5", "vinyals_train_labels.json"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "gone"])
+def test_a_file_that_cannot_be_opened_is_prepared_again(
+    prepared: Path, requests: list[str], name: str, damage: str
 ) -> None:
+    """As torchmeta leaves one that was killed."""
     whole, path = content(prepared), prepared / "omniglot" / name
-    data = bytearray(path.read_bytes())
-    if damage == "gone":
-        path.unlink()
-    else:
-        flipped = bytes([data[5] ^ 0x10])
-        path.write_bytes({"truncated": data[: len(data) // 2], "empty": b""}.get(damage, data[:5] + flipped + data[6:]))
+    data = path.read_bytes()
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(data[: len(data) // 2] if damage == "truncated" else b"")
     ensure_prepared(omniglot(prepared), SETTING)
     assert content(prepared) == whole and requests == []  # the archives were there
     assert len(Omniglot(str(prepared), 5, meta_train=True).dataset[7]) == omniglot_server.DRAWINGS
-    aside = path.with_name(f"{name}.broken")
-    if name != ".manifest.json":  # nothing is wrong with the data then
-        assert broken_files(prepared / "omniglot") == [] and read_manifest(prepared / "omniglot")
-        assert aside.exists() == (damage != "gone")
-        assert (f"{path} was broken; it is set aside as {aside.name}" in caplog.text) == (damage != "gone")
 
 
-def test_somebody_elses_broken_file_is_prepared_again_too(prepared: Path, requests: list[str]) -> None:
-    """Without a manifest, a character that is missing shows only when the characters are read."""
-    (prepared / "omniglot/.manifest.json").unlink()
+def test_a_dataset_that_lacks_a_class_is_one_line(prepared: Path, requests: list[str]) -> None:
+    """A character that is missing shows only when the characters are looked up."""
     with h5py.File(prepared / "omniglot/data.hdf5", "r+") as file:
-        del file["images_background/Alphabet_of_the_Magi"]
-    data = glyphs(
-        datasets={
-            split: partial(Omniglot, root=str(prepared), download=True, **{f"meta_{split}": True})
-            for split in ("train", "val", "test")
-        },
-        kshot={"support": 1, "query": 1},
-        cache="none",
-    )
-    data.setup()
-    with h5py.File(prepared / "omniglot/data.hdf5") as file:
-        assert len(file["images_background/Alphabet_of_the_Magi/character05"]) == omniglot_server.DRAWINGS
+        del file["images_background/Alphabet_of_the_Magi/character05"]
+    datasets = {
+        split: partial(Omniglot, root=str(prepared), download=True, meta_split=split)
+        for split in ("train", "val", "test")
+    }
+    with pytest.raises(
+        SettingError, match=f"the files in {prepared} are missing, incomplete or broken .*download: true"
+    ):
+        glyphs(datasets=datasets, kshot={"support": 1, "query": 1}, cache="none").setup()
 
 
 @pytest.mark.parametrize(
@@ -177,37 +165,9 @@ def test_a_system_without_symbolic_links_prepares_the_same(
     monkeypatch.setattr(Path, "symlink_to", refused)
     root = tmp_path / "root"
     ensure_prepared(omniglot(root), SETTING)
-    assert content(root) == content(prepared) and not broken_files(root / "omniglot", read_all=True)
+    assert content(root) == content(prepared)
     assert all((root / "omniglot" / f"{name}.zip").is_file() for name in OmniglotClassDataset.zips_md5)
-    assert set(read_manifest(root / "omniglot") or ()) == set(FILES)
-
-
-def test_what_a_dataset_no_longer_has_does_not_make_it_broken_for_ever(prepared: Path, requests: list[str]) -> None:
-    """As CIFAR-FS and FC100, which share a folder and a manifest, of which one is then deleted."""
-    folder = prepared / "omniglot"
-    (folder / "other").mkdir()
-    (folder / "other" / "labels.json").write_text("[]")
-    write_manifest(folder, record(folder))
-    (folder / "other" / "labels.json").unlink()
-    untouched = (folder / "data.hdf5").stat().st_mtime_ns
-    assert broken_files(folder)
-    ensure_prepared(omniglot(prepared), SETTING)
-    assert broken_files(folder) == [] and (folder / "data.hdf5").stat().st_mtime_ns == untouched
-
-
-def test_a_target_on_another_file_system_is_copied_to(
-    tmp_path: Path, requests: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rename = Path.replace
-
-    def across(self: Path, target: Any) -> Path:
-        if ".preparing" in self.parts and ".preparing" not in Path(target).parts:
-            raise OSError(errno.EXDEV, "Invalid cross-device link")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "replace", across)
-    ensure_prepared(omniglot(tmp_path), SETTING)
-    assert broken_files(tmp_path / "omniglot") == [] and len(Omniglot(str(tmp_path), 5, meta_val=True).dataset) == 8
+    assert set(FILES) < {path.name for path in (root / "omniglot").iterdir()}
 
 
 @pytest.mark.parametrize("archive", ["images_background.zip", "images_evaluation.zip"])
@@ -237,17 +197,18 @@ def test_a_download_that_fails_leaves_what_was_there_and_says_what_to_do(
     for part in ("images_background.zip", str(prepared / "omniglot"), "https://github.com/brendenlake/omniglot"):
         assert part in str(error.value)
     assert broken.read_bytes() == b"not a dataset"
-    assert not list(prepared.rglob("*.broken"))
 
 
 def test_a_killed_preparation_is_swept_away(tmp_path: Path, archives: Path, requests: list[str]) -> None:
     left = tmp_path / ".preparing/omniglot"
     left.mkdir(parents=True)
     (left / "data.hdf5").write_bytes(b"half")
-    (left / "images_background.zip").write_bytes(b"half")
+    (left / "images_background.zip").write_bytes((archives / "images_background.zip").read_bytes())
+    (left / "images_evaluation.zip").write_bytes(b"half")
     ensure_prepared(omniglot(tmp_path), SETTING)
     assert len(Omniglot(str(tmp_path), 5, meta_val=True).dataset) == 8
     assert not (tmp_path / ".preparing").exists()
+    assert set(requests) == {"/images_evaluation.zip"}  # an archive that is whole is not fetched again
 
 
 def test_one_of_many_prepares_and_the_others_wait_and_say_so(

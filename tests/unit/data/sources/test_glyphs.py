@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
-from lightning_maml.data import glyph_fonts, glyph_images, glyphs
+from lightning_maml.data.sources import glyph_fonts, glyph_images, glyphs
 
 
 def checksum(images: Iterable[np.ndarray]) -> str:

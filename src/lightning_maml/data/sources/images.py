@@ -1,4 +1,4 @@
-"""Image files, whatever they are like: upright, in memory, in grey or in colour."""
+"""Read image files of any size and mode: upright, into memory, in grey or colour."""
 
 import logging
 import os
@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import EpsImagePlugin, Image, ImageOps
 
-from lightning_maml.errors import SettingError, one_line, printable
+from lightning_maml.data.sources.folders import named_in_unicode
+from lightning_maml.errors import one_line, printable
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class ImageFileError(ValueError):
 
 
 def open_image(path: Path) -> Image.Image:
-    """A file's image, in memory, upright; raises `ImageFileError`."""
+    """Read a file's image into memory, upright; raise `ImageFileError` if it is none."""
     with _opened(path) as file:
         if file.format in ("TIFF", "GIF") and getattr(file, "n_frames", 1) > 1:
             raise ValueError(f"{file.n_frames} in one file; give each its own")  # type: ignore[attr-defined]
@@ -48,32 +49,6 @@ def check_image(path: Path) -> None:
     """Raise `ImageFileError` unless the file's beginning is that of an image of a reasonable size."""
     with _opened(path):
         pass
-
-
-def named_in_unicode(paths: Iterable[Path], setting: str) -> list[Path]:
-    """Files or folders by name, if all their paths are texts that can be written.
-
-    Raises:
-        SettingError: for a name that is not UTF-8.
-    """
-    named = sorted(paths, key=lambda path: path.name)  # paths of Windows would be ordered by their small letters
-    for path in named:
-        if any("\ud800" <= one <= "\udfff" for one in str(path)):
-            raise SettingError(setting, path, "this name is not UTF-8; rename it")
-    return named
-
-
-@contextmanager
-def accessible(setting: str) -> Iterator[None]:
-    """Say of a file or folder that cannot be read or written which setting has brought it in.
-
-    Raises:
-        SettingError: for an `OSError` within.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise SettingError(setting, error.filename, f"{error.strerror or one_line(error)}; give another") from error
 
 
 @contextmanager
@@ -93,7 +68,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def as_mode(image: Image.Image, mode: str) -> Image.Image:
-    """In grey ("L") or colour ("RGB"); what is transparent becomes white, as paper is.
+    """Convert an image to grey ("L") or colour ("RGB"); what is transparent becomes white, as paper is.
 
     Raises:
         ValueError: if its pixels have no known range.
@@ -106,7 +81,7 @@ def as_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, *, sixteen: bool = False) -> Image.Image:
-    """An image of 16 bits with 257 shades as one, which Pillow would clip; any other as it is.
+    """Scale an image of 16 bits to 8, which Pillow would clip; return any other as it is.
 
     Args:
         image: of any mode.
@@ -123,12 +98,13 @@ def _eight_bits(image: Image.Image, *, sixteen: bool = False) -> Image.Image:
 
 
 def image_files(folder: Path, setting: str) -> list[Path]:
-    """What is called like an image in a folder, by name, hidden files left out; raises as `named_in_unicode`."""
+    """Return the files in a folder that are called like images, by name, without hidden ones; raise as
+    `named_in_unicode`."""
     return named_in_unicode((path for path in folder.iterdir() if _is_called_image(path)), setting)
 
 
 def tell_left_out(folders: Iterable[Path]) -> None:
-    """Warn of what lies among images and is not read, by its ending."""
+    """Warn of other files and folders among images, counted by their endings."""
     left = [path for folder in folders for path in folder.iterdir() if not path.name.startswith(".")]
     kinds = Counter("folder" if path.is_dir() else path.suffix for path in left if not _is_called_image(path))
     if kinds:

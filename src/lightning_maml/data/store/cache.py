@@ -1,7 +1,7 @@
-"""The arrays of `samples.py` on disk, shared by all workers, ranks and runs, and never stale.
+"""A dataset's samples in one array on disk, shared by all workers, ranks and runs, and never stale.
 
-An entry is a folder `<dataset>-<split>-<hash>` with `samples.npy`, `classes.json` and a manifest. What the hash covers,
-`identity.py` says; what it does not is made anew on request (`refresh`).
+An entry is a folder `<dataset>-<split>-<hash>` with `samples.npy` and `classes.json`, which gets its name when it is
+complete. What the hash covers, `identity.py` says; after any other change, `refresh` makes an entry anew.
 """
 
 import errno
@@ -18,30 +18,22 @@ import platformdirs
 import torch
 
 from lightning_maml.data.generators import global_generators_kept
-from lightning_maml.data.identity import identity
-from lightning_maml.data.manifest import broken_files, read_manifest, record, write_manifest
-from lightning_maml.data.preparation import one_process
-from lightning_maml.data.samples import (
-    Allocate,
-    ClassSamples,
-    RandomTransformsError,
-    Transform,
-    mapped,
-    materialize,
-    same_bits,
-)
-from lightning_maml.data.source import close
+from lightning_maml.data.samples import ClassSamples, Transform, mapped
+from lightning_maml.data.sources.opening import close
+from lightning_maml.data.store.identity import identity
+from lightning_maml.data.store.preparation import one_process
+from lightning_maml.data.store.reading import Allocate, RandomTransformsError, materialize, same_bits
 from lightning_maml.errors import SettingError
-from lightning_maml.files import is_no_room, write_whole
+from lightning_maml.files import is_no_room
 
 log = logging.getLogger(__name__)
 
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-_COMPARED = 16  # classes of which a sample is read again when the cache is opened
+_COMPARED = 16  # classes of which a sample is read again when an entry is opened
 
 
 def in_memory(meta_dataset: Any, split: str, finish: Transform | None) -> ClassSamples:
-    """All samples of a dataset, read into memory."""
+    """Read all samples of a dataset into memory."""
     array, sizes, scaled = materialize(meta_dataset, split, lambda shape, dtype: np.empty(shape, dtype))
     return ClassSamples(torch.from_numpy(array), sizes, scaled=scaled, finish=finish)
 
@@ -49,7 +41,7 @@ def in_memory(meta_dataset: Any, split: str, finish: Transform | None) -> ClassS
 def on_disk(
     meta_dataset: Any, made_from: Any, split: str, finish: Transform | None, cache_dir: str | None, *, refresh: bool
 ) -> ClassSamples:
-    """All samples of a dataset, from the cache; one of many processes puts them there if they are not.
+    """Return all samples of a dataset from the cache; one of many processes puts them there if they are not.
 
     Args:
         meta_dataset: a torchmeta `CombinationMetaDataset`.
@@ -81,11 +73,10 @@ def on_disk(
     except OSError as error:
         if not is_no_room(error) and error.errno not in _NOT_WRITABLE:
             raise
-        raise SettingError(
-            "data.datamodule.cache_dir",
-            cache_dir,
-            f"{folder} cannot be written ({error.strerror}); name another folder, or set data.datamodule.cache=memory",
-        ) from error
+        remedy = (
+            f"{folder} cannot be written ({error.strerror}); name another folder, or set data.datamodule.cache=memory"
+        )
+        raise SettingError("data.datamodule.cache_dir", cache_dir, remedy) from error
     if samples is None:
         raise RandomTransformsError  # it does not give twice what it gave once
     return samples
@@ -95,7 +86,7 @@ def _build(entry: Path, meta_dataset: Any, split: str) -> None:
     """Write an entry aside, and rename it when it is complete."""
     aside = entry.with_name(f".{entry.name}")
     for left in (aside, entry):
-        shutil.rmtree(left, ignore_errors=True)  # by a killed process, or broken
+        shutil.rmtree(left, ignore_errors=True)  # a killed process's, or one to be made anew
     aside.mkdir(parents=True)
     started = time.monotonic()
     log.info("caching the %s split in %s", split, entry.parent)
@@ -104,19 +95,13 @@ def _build(entry: Path, meta_dataset: Any, split: str) -> None:
         array.flush()  # type: ignore[attr-defined]  # a memory map
         size = array.nbytes
         del array  # Windows renames no folder in which a file is open
-        write_whole(aside / "classes.json", json.dumps({"sizes": sizes, "scaled": scaled}))
-        write_manifest(aside, record(aside))
+        (aside / "classes.json").write_text(json.dumps({"sizes": sizes, "scaled": scaled}))
         aside.rename(entry)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    log.info(
-        "cached %s samples of %s classes in %.1f s: %.0f MB",
-        f"{sum(sizes):,}",
-        f"{len(sizes):,}",
-        time.monotonic() - started,
-        size / 1e6,
-    )
+    duration, megabytes = time.monotonic() - started, size / 1e6
+    log.info("cached %s samples of %s classes in %.1f s: %.0f MB", f"{sum(sizes):,}", len(sizes), duration, megabytes)
 
 
 def _in_file(path: Path) -> Allocate:
@@ -131,20 +116,20 @@ def _in_file(path: Path) -> Allocate:
 
 
 def _opened(entry: Path, meta_dataset: Any, finish: Transform | None) -> ClassSamples | None:
-    """An entry that is whole and gives what the dataset gives; None if it is not there or does not."""
-    if not entry.exists():
-        return None
-    manifest = read_manifest(entry)
-    if manifest is None or {"samples.npy", "classes.json"} - manifest.keys():
-        log.warning("%s has no manifest, or a broken one, and is made again", entry)
-        return None
-    broken = broken_files(entry, read_all=True)
-    if broken:
-        log.warning("%s is broken and is made again", broken[0])
-        return None
-    index = json.loads((entry / "classes.json").read_text())
+    """Open an entry without reading it through; return None unless its files have their sizes and agree with the
+    dataset."""
     file = entry / "samples.npy"
-    samples = ClassSamples(mapped(file), index["sizes"], scaled=index["scaled"], finish=finish, file=file)
+    try:
+        index = json.loads((entry / "classes.json").read_text())
+        samples = ClassSamples(mapped(file), index["sizes"], scaled=index["scaled"], finish=finish, file=file)
+        whole = len(samples.array) == sum(samples.sizes)
+    except FileNotFoundError:
+        return None
+    except (ValueError, EOFError, KeyError):
+        whole = False
+    if not whole:
+        log.warning("%s is broken and is made again", entry)
+        return None
     if not _agrees(samples, meta_dataset):
         log.warning("%s differs from what the transforms now make, and is made again", entry)
         return None
@@ -152,16 +137,15 @@ def _opened(entry: Path, meta_dataset: Any, finish: Transform | None) -> ClassSa
 
 
 def _agrees(samples: ClassSamples, meta_dataset: Any) -> bool:
-    """Whether the first sample of some classes is what the dataset gives: a guard against changed code that the hash
-    does not cover."""
+    """Return whether the first sample of some classes is what the dataset gives, which guards against changed code that
+    the hash does not cover."""
     classes = meta_dataset.dataset
     if len(samples.sizes) != len(classes):
         return False
-    unfinished = ClassSamples(samples.array, samples.sizes, scaled=samples.scaled)
-    agrees = True
+    stored = ClassSamples(samples.array, samples.sizes, scaled=samples.scaled)
+    compared = np.linspace(0, len(classes) - 1, min(len(classes), _COMPARED), dtype=int).tolist()
     with global_generators_kept():
-        for index in np.linspace(0, len(classes) - 1, min(len(classes), _COMPARED), dtype=int).tolist():
-            expected = torch.as_tensor(classes[index][0][0])
-            agrees = agrees and same_bits(unfinished.gather(torch.tensor([samples.first_rows[index]]))[0], expected)
+        read = [torch.as_tensor(classes[index][0][0]) for index in compared]
     close(meta_dataset)
-    return agrees
+    rows = stored.gather(torch.from_numpy(stored.first_rows[compared]))
+    return all(same_bits(one, other) for one, other in zip(rows, read, strict=True))

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from lightning_maml.data import ImageFolder, images
-from lightning_maml.data.identity import identity
+from lightning_maml.data import ImageFolder
+from lightning_maml.data.sources import images
+from lightning_maml.data.store.identity import identity
 
 SOURCES = {
     "own/__init__.py": "from own.named import NUMBER\n",

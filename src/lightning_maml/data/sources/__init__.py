@@ -1,0 +1,1 @@
+"""Where samples come from: folders of images or texts, printed characters, and torchmeta's datasets."""

@@ -1,0 +1,1 @@
+"""What is kept on disk: datasets prepared from their archives, and a cache of their samples."""
