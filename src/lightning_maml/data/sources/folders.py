@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import PlainValidator
@@ -13,7 +13,7 @@ from lightning_maml.errors import SettingError, one_line
 from lightning_maml.files import is_folder
 
 
-def _three_shares(value: object) -> Sequence[float]:
+def _three_shares(value: Any) -> Sequence[float]:
     several = isinstance(value, list | tuple) and len(value) == len(SPLITS)
     if not several or any(isinstance(one, bool) or not isinstance(one, int | float) for one in value):
         raise ValueError("give three shares: of train, val and test")
