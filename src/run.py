@@ -4,8 +4,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from lightning_maml import sweeps
-from lightning_maml.shell import command_line
+from lightning_maml.shell import command_line, sweeps
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="default")
@@ -15,7 +14,7 @@ def main(cfg: DictConfig) -> float | None:
     # Imported here, because torch takes seconds and --help should not.
     from lightning_maml.data import headline
     from lightning_maml.few_shot import Recipe
-    from lightning_maml.reports import announce, begin_logging, conclude, end_logging
+    from lightning_maml.reports import announce, logged
     from lightning_maml.shell.configuration import build, build_each, check_settings
     from lightning_maml.shell.recording import recorded
     from lightning_maml.training import (
@@ -31,15 +30,10 @@ def main(cfg: DictConfig) -> float | None:
     if ckpt_path is not None or not cfg.train.fit:
         read_checkpoint(ckpt_path)
     command_line.seed_everything(cfg.train.seed, cfg.train.matmul_precision)
-    nodes = (
-        cfg.train.checkpoint.best,
-        cfg.train.checkpoint.last,
-        *cfg.train.callbacks.values(),
-        cfg.train.early_stopping,
-    )
-    best, last, *callbacks = build_each(*nodes)
+    best, last = build_each(cfg.train.checkpoint.best, cfg.train.checkpoint.last)
+    callbacks = [*build_each(*cfg.train.callbacks.values(), cfg.train.early_stopping), best, last]
     loggers = build_each(*cfg.logging.values())
-    trainer = make_trainer(cfg.train.pl_trainer, run.output_dir, logger=loggers, callbacks=[*callbacks, best, last])
+    trainer = make_trainer(cfg.train.pl_trainer, run.output_dir, logger=loggers, callbacks=callbacks)
     sweeps.require_processes_from_outside(trainer)
     make_algorithm = build(cfg.algorithm, learner=None, _partial_=True)
 
@@ -56,20 +50,14 @@ def main(cfg: DictConfig) -> float | None:
     algorithm.recipe = Recipe.of(config, example, num_outputs, run.choices["data"], batch_norm).plain()
     if ckpt_path is not None:
         check_checkpoint(ckpt_path, algorithm, trainer, trains=cfg.train.fit)
-    choices, overrides = dict(run.choices), sweeps.overrides_as_typed(HydraConfig.get())
-    announce(trainer, algorithm, headline(datamodule), choices, run.output_dir, batch_norm)
-    succeeded = False
-    try:
-        begin_logging(trainer, algorithm, config, choices=choices, overrides=overrides)
+
+    announce(trainer, algorithm, headline(datamodule), run.choices, run.output_dir, batch_norm)
+    with logged(trainer, algorithm, config, HydraConfig.get(), best):
         if cfg.train.fit:
             trainer.fit(algorithm, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
             ckpt_path = best.best_model_path or None
         if cfg.train.test:
             trainer.test(algorithm, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False, weights_only=True)
-        succeeded = True
-    finally:
-        end_logging(trainer, succeeded=succeeded)
-        conclude(run.output_dir, overrides, best.best_model_path)
     return None if best.best_model_score is None else float(best.best_model_score)
 
 

@@ -1,7 +1,6 @@
 """Meta-learning with Lightning and Hydra. Importing it is enough for `import torchmeta` to work afterwards."""
 
-from lightning_maml import torchmeta_repair
-from lightning_maml.shell import hydra_repair
+from lightning_maml.shell import hydra_repair, torchmeta_repair
 
 hydra_repair.install()
 torchmeta_repair.install()

@@ -15,10 +15,19 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from lightning_maml.errors import SettingError, printable
-from lightning_maml.processes import rank
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, `ulimit -f`
 _CANNOT_SYNC_FOLDERS = (errno.EINVAL, errno.ENOTSUP)
+
+
+# torchrun's, SLURM's, and what Lightning gives to the processes that it starts
+_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+
+
+def rank() -> int:
+    """Return the number of this process, 0 where it is the first or the only one: the one that writes files. Of those
+    that only know their number on their own machine, that one."""
+    return next((number for name in _RANKS if (number := int(os.environ.get(name) or 0)) > 0), 0)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from lightning_maml.data.generators import SPLITS
 from lightning_maml.data.loader import EpisodeLoader, position
 from lightning_maml.data.per_split import (
     DECIDED_BY,
-    PREFIX,
     each_split,
     per_split,
     require_keys,
@@ -97,7 +96,7 @@ class MetaDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         if device_resident and cache == "none":
-            raise SettingError(f"{PREFIX}.device_resident", True, f"needs a cache: set {PREFIX}.cache=memory or disk")
+            raise SettingError("device_resident", True, "needs a cache: set cache=memory or disk")
         require_keys("datasets", datasets, SPLITS)
         require_keys("kshot", kshot, ("support", "query"))
         self._datasets = datasets
@@ -155,10 +154,10 @@ class MetaDataModule(pl.LightningDataModule):
         if not any_ways and self._nway is not None and len(set(self._nway.values())) > 1:
             remedy = "this method's head has one width; give one value, or use algorithm=protonet, r2d2 or unicorn_maml"
         if remedy is not None:
-            raise SettingError(f"{PREFIX}.nway", self._nway, remedy)
+            raise SettingError("nway", self._nway, remedy)
         shapes = {split: [*self.example(split).support_x.shape[2:]] for split in SPLITS}
         if any(shape != shapes["train"] for shape in shapes.values()):
-            raise SettingError(f"{PREFIX}.transforms", shapes, "end with inputs of one shape in all splits")
+            raise SettingError("transforms", shapes, "end with inputs of one shape in all splits")
 
     def require_divisible_by(self, processes: int) -> None:
         """Check that as many processes can share the tasks of every meta-batch.
@@ -169,7 +168,7 @@ class MetaDataModule(pl.LightningDataModule):
         for split, size in self.batch_size.items():
             if size % processes:
                 remedy = f"it is global; choose a multiple of {processes} processes"
-                raise SettingError(f"{PREFIX}.batch_size.{split}", size, remedy)
+                raise SettingError(f"batch_size.{split}", size, remedy)
 
     def example(self, split: str) -> Episodes:
         """Return the first task of a split, as a meta-batch of one."""
@@ -213,13 +212,13 @@ class MetaDataModule(pl.LightningDataModule):
         return EpisodeLoader(tasks, sampler, batch_size // world_size, workers, pin_memory=pinned)
 
     def _built(self, split: str) -> TaskDataset:
-        label = f"{PREFIX}.datasets.{split}"
+        label = f"datasets.{split}"
         make = create(self._datasets[split], label)
         parameters = parameters_of(make, label, split)
         if "num_samples_per_task" in parameters:
             return self._drawn_tasks(make, split, label, of_support="num_support" in parameters)
         if self._nway is None:
-            raise SettingError(f"{PREFIX}.nway", None, "classification needs the number of classes of a task")
+            raise SettingError("nway", None, "classification needs the number of classes of a task")
         require_not_given(label, make, DECIDED_BY)
         ensure_prepared(make, label)
         return self._class_tasks(make, split, label)
@@ -228,12 +227,12 @@ class MetaDataModule(pl.LightningDataModule):
         """Return tasks of a dataset that draws the samples itself."""
         if self._nway is not None:
             remedy = "these tasks have no classes to choose, or always the same; give null"
-            raise SettingError(f"{PREFIX}.nway", self._nway[split], remedy)
+            raise SettingError("nway", self._nway[split], remedy)
         require_not_given(label, make, ("num_samples_per_task", "num_support", "num_tasks", "dataset_transform"))
         unused = {"transforms": self._transforms[split], "class_augmentations": self._new_classes[split]}
         for name, value in unused.items():
             if value:
-                raise SettingError(f"{PREFIX}.{name}", "[…]", f"{label} draws its samples and takes none; leave it out")
+                raise SettingError(f"{name}", "[…]", f"{label} draws its samples and takes none; leave it out")
         if of_support:
             make = partial(make, num_support=self._shots[split])
         tasks = DrawnTasks(make, self._seeds[split], split, self._shots[split], self._queries[split])
@@ -248,9 +247,7 @@ class MetaDataModule(pl.LightningDataModule):
         transforms = [*map(instantiated, self._transforms[split])]
         target_transform = instantiated(self._target_transforms[split])
         if not callable(target_transform):
-            raise SettingError(
-                f"{PREFIX}.target_transform", target_transform, "give a node with _target_, or a callable"
-            )
+            raise SettingError("target_transform", target_transform, "give a node with _target_, or a callable")
         opened = partial(
             make,
             num_classes_per_task=ways,
@@ -266,13 +263,13 @@ class MetaDataModule(pl.LightningDataModule):
             try:
                 return SampledTasks(self._samples(make, opened, transforms, split), ways, *numbers)
             except RandomTransformsError:
-                advice = f"its images are read anew for each task, not cached ({PREFIX}.num_workers.{split} helps)"
+                advice = f"its images are read anew for each task, not cached (num_workers.{split} helps)"
                 log.info("the transforms of the %s split are random: %s", split, advice)
         tasks = ClassTasks(meta_dataset, sizes, *numbers)
-        tasks.require_repeatable(f"{PREFIX}.transforms")
-        tasks.require_targets(f"{PREFIX}.target_transform", ways)
+        tasks.require_repeatable("transforms")
+        tasks.require_targets("target_transform", ways)
         if split != "train":
-            tasks.warn_if_random(f"{PREFIX}.transforms")
+            tasks.warn_if_random("transforms")
         return tasks
 
     def _samples(
@@ -292,9 +289,9 @@ class MetaDataModule(pl.LightningDataModule):
         ways, shots, queries = self._nway[split], self._shots[split], self._queries[split]
         if ways > len(sizes):
             remedy = f"the {split} split has {len(sizes)} classes; choose at most that many"
-            raise SettingError(f"{PREFIX}.nway", ways, remedy)
+            raise SettingError("nway", ways, remedy)
         smallest = min(sizes)
         if shots + queries > smallest:
             name = class_name(meta_dataset, sizes.index(smallest))
             remedy = f"{name} of the {split} split has {smallest} samples; support + query can be at most that"
-            raise SettingError(f"{PREFIX}.kshot", f"{{support: {shots}, query: {queries}}}", remedy)
+            raise SettingError("kshot", f"{{support: {shots}, query: {queries}}}", remedy)

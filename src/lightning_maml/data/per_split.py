@@ -48,7 +48,7 @@ def per_split(name: str, value: Any, *, minimum: int) -> dict[str, int]:
     values = each_split(name, value)
     for split, one in values.items():
         suffix = f".{split}" if isinstance(value, Mapping) else ""
-        require(f"{PREFIX}.{name}{suffix}", one, Natural if minimum == 0 else Count)
+        require(f"{name}{suffix}", one, Natural if minimum == 0 else Count)
     return values
 
 
@@ -59,7 +59,7 @@ def require_keys(name: str, value: Mapping[str, Any], keys: Collection[str]) -> 
         SettingError: if it has not.
     """
     if set(value) != set(keys):
-        raise SettingError(f"{PREFIX}.{name}", dict(value), f"give a value for each of {', '.join(keys)}")
+        raise SettingError(f"{name}", dict(value), f"give a value for each of {', '.join(keys)}")
 
 
 def require_not_given(setting: str, make: Any, names: Collection[str]) -> None:
@@ -71,5 +71,5 @@ def require_not_given(setting: str, make: Any, names: Collection[str]) -> None:
     for name, value in getattr(make, "keywords", {}).items():
         if name in names:
             shown = type(value).__qualname__ if callable(value) else value
-            remedy = f"leave it out; {PREFIX}.{DECIDED_BY[name]} decides it for every dataset"
+            remedy = f"leave it out; {DECIDED_BY[name]} decides it for every dataset"
             raise SettingError(f"{setting}.{name}", shown, remedy)

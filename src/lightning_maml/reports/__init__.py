@@ -1,8 +1,8 @@
 """What people look at: progress, pictures, tables, logs and sweeps."""
 
-from lightning_maml.reports.announcements import announce, conclude
+from lightning_maml.reports.announcements import announce
 from lightning_maml.reports.examples import Examples
-from lightning_maml.reports.loggers import begin_logging, end_logging, wandb_logger
+from lightning_maml.reports.loggers import logged, wandb_logger
 from lightning_maml.reports.metrics_csv import MetricsCSV
 from lightning_maml.reports.pictures import Adaptation, Curves
 from lightning_maml.reports.progress import Progress
@@ -18,8 +18,6 @@ __all__ = [
     "Results",
     "SweepSummary",
     "announce",
-    "begin_logging",
-    "conclude",
-    "end_logging",
+    "logged",
     "wandb_logger",
 ]

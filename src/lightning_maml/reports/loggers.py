@@ -5,12 +5,14 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import wandb
+from omegaconf import OmegaConf
 from pydantic import ValidationError
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
@@ -18,7 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from requests.utils import get_netrc_auth
 
 from lightning_maml.errors import SettingError, one_line
-from lightning_maml.reports.announcements import program, shown
+from lightning_maml.reports.announcements import conclude, program, shown
 from lightning_maml.training.checkpoint_files import load_whole, reading
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ def wandb_logger(
 
     Args:
         save_dir: the run's folder; W&B's files go into its `wandb/`.
-        watch: arguments of `WandbLogger.watch`, for `begin_logging`; None for nothing.
+        watch: arguments of `WandbLogger.watch`, for `logged`; None for nothing.
         continues: a checkpoint whose W&B run to resume; None for a new run.
         id: of the W&B run, before that of `continues`.
         log_model: whether the best checkpoint becomes an artifact; "all" for each that was the best for a while.
@@ -103,34 +105,40 @@ def _has_api_key() -> bool:
     return bool(os.environ.get("WANDB_API_KEY") or get_netrc_auth("https://api.wandb.ai"))
 
 
-def begin_logging(
-    trainer: pl.Trainer,
-    algorithm: pl.LightningModule,
-    config: Any,
-    *,
-    choices: Mapping[str, str | None],
-    overrides: list[str],
-) -> None:
-    """Put the resolved configuration and the code's version into every logger; begin the W&B run.
+@contextmanager
+def logged(
+    trainer: pl.Trainer, algorithm: pl.LightningModule, config: Any, run: Any, best: ModelCheckpoint
+) -> Iterator[None]:
+    """Put the configuration and the code's version into every logger; in the end close them, and log where everything
+    is and how to resume.
 
     Args:
         trainer: of the run.
         algorithm: what it is about to train or test.
         config: the whole configuration, in plain values.
-        choices: the member that was picked of each group of `conf/`.
-        overrides: the Hydra overrides that the run was started with.
+        run: Hydra's configuration of the run.
+        best: keeps the best checkpoint.
     """
+    overrides: Any = OmegaConf.to_container(run.overrides.task, resolve=False)  # a `${…}` stays what it is
+    choices = run.runtime.choices
     facts = {
         "choices": {group: member for group, member in choices.items() if "/" not in group and group != "hydra"},
         "overrides": overrides,
         "code_version": code_version(),
         "num_parameters": sum(parameter.numel() for parameter in algorithm.parameters()),
     }
-    nodes = [node for node in config["logging"].values() if node is not None]
-    for logger, node in zip(trainer.loggers, nodes, strict=False):  # a dry run has one logger, which does nothing
-        if isinstance(logger, WandbLogger):
-            _begin_wandb(logger, algorithm, node.get("watch") or {})
-        logger.log_hyperparams({**config, **facts})
+    succeeded = False
+    try:
+        nodes = [node for node in config["logging"].values() if node is not None]
+        for logger, node in zip(trainer.loggers, nodes, strict=False):  # a dry run has one logger, which does nothing
+            if isinstance(logger, WandbLogger):
+                _begin_wandb(logger, algorithm, node.get("watch") or {})
+            logger.log_hyperparams({**config, **facts})
+        yield
+        succeeded = True
+    finally:
+        _end_wandb(trainer, succeeded=succeeded)
+        conclude(run.runtime.output_dir, overrides, best.best_model_path)
 
 
 @rank_zero_only
@@ -152,7 +160,7 @@ def _begin_wandb(logger: WandbLogger, module: pl.LightningModule, watch: dict[st
 
 
 @rank_zero_only
-def end_logging(trainer: pl.Trainer, *, succeeded: bool) -> None:
+def _end_wandb(trainer: pl.Trainer, *, succeeded: bool) -> None:
     """End the W&B run, so that the next job of a sweep begins its own; say how to upload an offline one."""
     for logger in trainer.loggers:
         if not isinstance(logger, WandbLogger) or wandb.run is None:

@@ -21,14 +21,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.resolvers import oc
 
-from lightning_maml import sweeps
 from lightning_maml.errors import SettingError, one_line, printable
-from lightning_maml.files import alone_in
-from lightning_maml.processes import overrides_of_rank, rank, several
+from lightning_maml.files import alone_in, rank
+from lightning_maml.shell import sweeps
 from lightning_maml.shell.allocator import keep_freed_memory
 from lightning_maml.shell.explanations import explain
 from lightning_maml.shell.help_page import help_page, settings_page
 from lightning_maml.shell.overrides import CONF, as_hydra_takes_them, quoted, translate_yamls
+from lightning_maml.shell.processes import overrides_of_rank, several
 from lightning_maml.shell.yamls import check_yamls
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 
 from lightning_maml.arguments import Count, checked
-from lightning_maml.processes import started_by_lightning
+from lightning_maml.files import rank
 from lightning_maml.training.checkpoints import validation_follows
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,11 @@ log = logging.getLogger(__name__)
 _PREEMPTION = (signal.SIGTERM,) if sys.platform == "win32" else (signal.SIGTERM, signal.SIGUSR1)
 _SIGNALS = (signal.SIGINT, *_PREEMPTION)
 _REPEATED = 5.0  # seconds in which a signal may arrive twice: from the cluster and from another process of the run
+
+
+def started_by_lightning() -> bool:
+    """Return whether this is one of the processes that Lightning starts beside the first."""
+    return rank() > 0 and not {"RANK", "SLURM_PROCID"} & os.environ.keys()
 
 
 class Interruption(pl.Callback):

@@ -25,14 +25,14 @@ from tests.unit.data.test_tasks import glyphs, omniglot
     ("settings", "message"),
     [
         ({"nway": 0}, "nway=0: must be at least 1"),
-        ({"nway": -5}, "data.datamodule.nway=-5"),
+        ({"nway": -5}, "nway=-5"),
         ({"nway": 2.5}, "nway=2.5: must be a valid integer or a mapping"),
         ({"nway": True}, "nway=True"),
-        ({"kshot": {"support": 0, "query": 5}}, "data.datamodule.kshot.support=0"),
-        ({"kshot": {"support": 5, "query": -1}}, "data.datamodule.kshot.query=-1"),
-        ({"batch_size": {"train": 4, "val": 0, "test": 4}}, "data.datamodule.batch_size.val=0"),
-        ({"batches": 0}, "data.datamodule.batches=0"),
-        ({"num_workers": -1}, "data.datamodule.num_workers=-1"),
+        ({"kshot": {"support": 0, "query": 5}}, "kshot.support=0"),
+        ({"kshot": {"support": 5, "query": -1}}, "kshot.query=-1"),
+        ({"batch_size": {"train": 4, "val": 0, "test": 4}}, "batch_size.val=0"),
+        ({"batches": 0}, "batches=0"),
+        ({"num_workers": -1}, "num_workers=-1"),
         ({"seed": -1}, "seed=-1: must be at least 0"),
     ],
 )
@@ -57,12 +57,12 @@ def test_numbers_out_of_range_are_refused_when_built(settings: dict[str, Any], m
 )
 def test_what_makes_no_dataset_of_a_split_is_refused(val: Any, message: str) -> None:
     datasets = {split: partial(Glyphs, meta_split=split) for split in ("train", "val", "test")} | {"val": val}
-    with pytest.raises(SettingError, match=f"data.datamodule.datasets.val{message}"):
+    with pytest.raises(SettingError, match=f"datasets.val{message}"):
         glyphs(datasets=datasets, cache="none").setup()
 
 
 def test_more_ways_than_classes() -> None:
-    with pytest.raises(SettingError, match="data.datamodule.nway=100: the val split has 76 classes"):
+    with pytest.raises(SettingError, match="nway=100: the val split has 76 classes"):
         glyphs(nway=100).setup()
 
 
@@ -73,7 +73,7 @@ def test_more_shots_and_queries_than_samples() -> None:
 
 
 def test_classification_without_a_number_of_ways() -> None:
-    with pytest.raises(SettingError, match="data.datamodule.nway=None"):
+    with pytest.raises(SettingError, match="nway=None"):
         glyphs(nway=None).setup()
 
 
@@ -85,7 +85,7 @@ def test_ways_and_shots_per_split() -> None:
     assert data.num_outputs == 10
     tasks, classes = "10 / 5 / 5-way 3 / 1 / 1-shot, 2 queries", "440 / 76 / 112 classes in train / val / test"
     assert headline(data).startswith(tasks) and headline(data).endswith(classes)
-    with pytest.raises(SettingError, match=r"data.datamodule.nway=.*head has one width.*algorithm=protonet"):
+    with pytest.raises(SettingError, match=r"nway=.*head has one width.*algorithm=protonet"):
         data.require_tasks_for(any_ways=False)
 
 

@@ -60,7 +60,7 @@ def test_class_augmentations_and_target_transforms_per_split() -> None:
 
 
 def test_a_split_without_transforms_and_inputs_of_several_shapes_are_refused() -> None:
-    with pytest.raises(SettingError, match="data.datamodule.transforms=.*give a value for each of train, val, test"):
+    with pytest.raises(SettingError, match="transforms=.*give a value for each of train, val, test"):
         glyphs(transforms={"train": PLAIN})
     data = glyphs(cache="memory", transforms={"train": PLAIN, "val": PLAIN, "test": [Resize(14), ToTensor()]})
     with pytest.raises(SettingError, match=r"transforms=.*'test': \[1, 14, 14\]}: end with inputs of one shape"):
@@ -86,7 +86,7 @@ def test_what_the_datamodule_gives_to_a_dataset_is_refused_by_name(name: str, va
 
 def test_a_regression_takes_no_transforms_and_no_number_of_tasks() -> None:
     settings: dict[str, Any] = {"kshot": {"support": 2, "query": 2}, "datasets": dict.fromkeys(SPLITS, Sinusoid)}
-    with pytest.raises(SettingError, match="data.datamodule.transforms=.*datasets.train draws its samples"):
+    with pytest.raises(SettingError, match="transforms=.*datasets.train draws its samples"):
         MetaDataModule(**settings, transforms=PLAIN).setup()
     settings["datasets"] = dict.fromkeys(SPLITS, partial(Sinusoid, num_tasks=100))
     with pytest.raises(SettingError, match="datasets.train.num_tasks=100: leave it out; data.datamodule.batches"):

@@ -150,7 +150,7 @@ class Flip:
 def test_randomness_of_a_generator_of_its_own_is_refused(seed: int, cache: str, tmp_path: Path) -> None:
     """Each worker would have a copy of it, and a resumed run a new one."""
     data = glyphs(transforms=[ToTensor(), Flip(seed)], cache=cache, cache_dir=str(tmp_path))
-    with pytest.raises(SettingError, match="data.datamodule.transforms=train task 0: drawn again, it differs"):
+    with pytest.raises(SettingError, match="transforms=train task 0: drawn again, it differs"):
         data.setup()
 
 
@@ -203,7 +203,7 @@ class NotANumber:
 
 
 def test_transforms_that_end_with_an_image_are_refused() -> None:
-    with pytest.raises(SettingError, match="data.datamodule.transforms=… -> Image: .*ToTensor"):
+    with pytest.raises(SettingError, match="transforms=… -> Image: .*ToTensor"):
         glyphs(transforms=[], cache="memory").setup()
 
 
@@ -211,7 +211,7 @@ def test_images_of_different_shapes_are_refused(tmp_path: Path) -> None:
     data = glyphs(datasets=images(tmp_path), nway=2, cache="memory")
     Image.new("RGB", (5, 7)).save(tmp_path / "class03" / "z.png")
     with pytest.raises(
-        SettingError, match=r"data.datamodule.transforms=… -> \[3, 7, 5\]: another sample is \[3, 9, 9\]"
+        SettingError, match=r"transforms=… -> \[3, 7, 5\]: another sample is \[3, 9, 9\]"
     ):
         data.setup()
 

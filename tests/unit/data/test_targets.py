@@ -53,12 +53,12 @@ class Changed(Categorical):  # type: ignore[misc]
     ],
 )
 def test_labels_that_are_not_the_whole_numbers_below_the_number_of_ways_are_refused(change: Any, message: str) -> None:
-    with pytest.raises(SettingError, match=f"data.datamodule.target_transform={message}"):
+    with pytest.raises(SettingError, match=f"target_transform={message}"):
         glyphs(target_transform=Changed(change)).setup()
 
 
 def test_a_target_transform_that_is_none_is_refused() -> None:
-    with pytest.raises(SettingError, match="data.datamodule.target_transform=3: give a node with _target_"):
+    with pytest.raises(SettingError, match="target_transform=3: give a node with _target_"):
         glyphs(target_transform=3).setup()
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lightning_maml.reports import SweepSummary
 from lightning_maml.reports.sweeps.jobs import FAILED, FINISHED, STOPPED, Outcome, groups_of, jobs_of, what_varies
-from lightning_maml.sweeps import job_folder
+from lightning_maml.shell.sweeps import job_folder
 
 FIXED = ["experiment=quickstart"]
 

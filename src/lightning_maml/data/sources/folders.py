@@ -42,10 +42,10 @@ def classes_of_split(
         SettingError: if the folder is missing, or the split has no folder or no classes.
     """
     if not is_folder(root):
-        raise SettingError("data.root", root, "there is no such folder; give the one that holds your data")
+        raise SettingError("root", root, "there is no such folder; give the one that holds your data")
     if any((root / name).is_dir() for name in SPLITS):
         if not (root / split).is_dir():
-            raise SettingError("data.root", root, f"it has no sub-folder {split}; it needs train, val and test")
+            raise SettingError("root", root, f"it has no sub-folder {split}; it needs train, val and test")
         return find(root / split)
     classes = find(root)
     order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(classes))
@@ -53,7 +53,7 @@ def classes_of_split(
     place = SPLITS.index(split)
     chosen = [classes[index] for index in sorted(order[ends[place] : ends[place + 1]])]
     if not chosen:
-        raise SettingError("data.ratio", list(ratio), f"the {split} split gets none of the {len(classes)} classes")
+        raise SettingError("ratio", list(ratio), f"the {split} split gets none of the {len(classes)} classes")
     return chosen
 
 

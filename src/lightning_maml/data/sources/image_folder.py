@@ -61,7 +61,7 @@ class ImageFolder(ListedDataset):
         class_augmentations: list[Any] | None = None,
     ) -> None:
         if mode not in ("RGB", "L"):
-            raise SettingError("data.mode_of_images", mode, "choose RGB, or L for grey")
+            raise SettingError("mode_of_images", mode, "choose RGB, or L for grey")
         self._root, self._mode, self._skip_unreadable = Path(root).expanduser().absolute(), mode, skip_unreadable
         self._ratio, self._split_seed = ratio, split_seed
         super().__init__(
@@ -88,7 +88,7 @@ def _classes(folder: Path) -> list[Path]:
     found = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     classes = named_in_unicode(found, "data.root")
     if not classes:
-        raise SettingError("data.root", folder, "it has no sub-folders; each class is one, with its images in it")
+        raise SettingError("root", folder, "it has no sub-folders; each class is one, with its images in it")
     return classes
 
 
@@ -105,10 +105,10 @@ def _images(folder: Path, *, skip_unreadable: bool) -> list[Path]:
         else:
             images.append(path)
     if not images:
-        raise SettingError("data.root", folder, f"there are no images in this class's folder ({', '.join(ENDINGS)})")
+        raise SettingError("root", folder, f"there are no images in this class's folder ({', '.join(ENDINGS)})")
     return images
 
 
 def _no_image(error: ImageFileError) -> SettingError:
     remedy = f"this file is {error.reason}; remove it, or leave such files out by data.skip_unreadable=true"
-    return SettingError("data.root", error.path, remedy)
+    return SettingError("root", error.path, remedy)

@@ -63,19 +63,19 @@ def _files(folder: Path) -> list[Path]:
     found = (path for path in folder.iterdir() if path.suffix.lower() == ".txt" and not path.name.startswith("."))
     files = named_in_unicode(found, "data.root")
     if not files:
-        raise SettingError("data.root", folder, "it has no .txt files; each class is one, with a text in every line")
+        raise SettingError("root", folder, "it has no .txt files; each class is one, with a text in every line")
     if len({file.stem for file in files}) < len(files):
-        raise SettingError("data.root", folder, "two of its files name the same class, as a.txt and a.TXT; rename one")
+        raise SettingError("root", folder, "two of its files name the same class, as a.txt and a.TXT; rename one")
     return files
 
 
 def _lines(file: Path) -> list[str]:
     if not file.is_file():  # a pipe would be waited for
-        raise SettingError("data.root", file, "this is no regular file; remove it")
+        raise SettingError("root", file, "this is no regular file; remove it")
     try:
         lines = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise SettingError("data.root", file, "this file is not UTF-8; save it as UTF-8") from error
+        raise SettingError("root", file, "this file is not UTF-8; save it as UTF-8") from error
     if not lines:
-        raise SettingError("data.root", file, "there is no text in it; give a text in every line")
+        raise SettingError("root", file, "there is no text in it; give a text in every line")
     return lines

@@ -76,7 +76,7 @@ def on_disk(
         remedy = (
             f"{folder} cannot be written ({error.strerror}); name another folder, or set data.datamodule.cache=memory"
         )
-        raise SettingError("data.datamodule.cache_dir", cache_dir, remedy) from error
+        raise SettingError("cache_dir", cache_dir, remedy) from error
     if samples is None:
         raise RandomTransformsError  # it does not give twice what it gave once
     return samples

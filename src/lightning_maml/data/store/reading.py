@@ -86,7 +86,7 @@ def _fill(
         for sample in block:
             if sample.shape != array.shape[1:]:
                 raise SettingError(
-                    "data.datamodule.transforms",
+                    "transforms",
                     f"… -> {[*sample.shape]}",
                     f"another sample is {[*array.shape[1:]]}; end with samples of one shape, "
                     "e.g. by torchvision.transforms.Resize with a size of [height, width]",
@@ -107,7 +107,7 @@ def _as_tensor(sample: Any) -> Tensor:
     if isinstance(sample, Tensor | np.ndarray | np.generic | float | int):
         return torch.as_tensor(sample)
     remedy = "they must end with tensors or numbers; add torchvision.transforms.ToTensor"
-    raise SettingError("data.datamodule.transforms", f"… -> {type(sample).__name__}", remedy)
+    raise SettingError("transforms", f"… -> {type(sample).__name__}", remedy)
 
 
 def _as_bytes(block: Tensor) -> np.ndarray | None:

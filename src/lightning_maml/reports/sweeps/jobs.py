@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 
-from lightning_maml.files import write_whole
-from lightning_maml.processes import rank
+from lightning_maml.files import rank, write_whole
 
 SEED = "train.seed"
 FINISHED, FAILED, STOPPED = "finished", "failed", "stopped"

@@ -16,8 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_maml.errors import SettingError, one_line
-from lightning_maml.files import write_whole
-from lightning_maml.processes import rank
+from lightning_maml.files import rank, write_whole
 from lightning_maml.reports.announcements import shown
 from lightning_maml.reports.sweeps.checks import check_sweep
 from lightning_maml.reports.sweeps.jobs import (

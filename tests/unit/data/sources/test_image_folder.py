@@ -100,7 +100,7 @@ def test_a_png_whose_chunks_are_damaged_is_named_too(tmp_path: Path) -> None:
     content = bytearray(bad.read_bytes())
     content[content.index(b"IDAT") + 6] ^= 0xFF
     bad.write_bytes(content)
-    with pytest.raises(SettingError, match=f"data.root={bad}: this file is no image"):
+    with pytest.raises(SettingError, match=f"root={bad}: this file is no image"):
         data(tmp_path).setup()
     data(tmp_path, skip_unreadable=True).setup()
 
@@ -112,7 +112,7 @@ def test_an_image_that_a_worker_cannot_read_is_one_line(tmp_path: Path) -> None:
     loader = module.train_dataloader()
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(b"broken meanwhile")
-    with pytest.raises(SettingError, match="^data.root=.*this file is no image"):
+    with pytest.raises(SettingError, match="^root=.*this file is no image"):
         next(iter(loader))
 
 
@@ -122,7 +122,7 @@ def test_a_file_that_is_no_image_is_named_and_skipped_only_on_request(
 ) -> None:
     bad = flat(tmp_path) / "class3" / "broken.jpg"
     bad.write_bytes(content)
-    with pytest.raises(SettingError, match=f"data.root={bad}: this file is no image.*data.skip_unreadable=true"):
+    with pytest.raises(SettingError, match=f"root={bad}: this file is no image.*data.skip_unreadable=true"):
         data(tmp_path).setup()
     data(tmp_path, skip_unreadable=True).setup()
     assert f"{bad} is no image and is left out" in caplog.text
@@ -150,12 +150,12 @@ def test_a_name_that_is_not_utf8_is_refused_where_it_is_one_of_a_class_or_an_ima
     data(tmp_path).setup()
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).write_bytes((tmp_path / "class3/0.png").read_bytes())
-    with pytest.raises(SettingError, match=r"data.root=.*\\udcff.*: this name is not UTF-8; rename it"):
+    with pytest.raises(SettingError, match=r"root=.*\\udcff.*: this name is not UTF-8; rename it"):
         data(tmp_path).setup()
 
 
 def test_a_root_that_cannot_be_looked_into_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=r"data.root=.*aaa: File name too long; give another"):
+    with pytest.raises(SettingError, match=r"root=.*aaa: File name too long; give another"):
         data(tmp_path / ("a" * 300)).setup()
 
 
@@ -164,7 +164,7 @@ def test_a_truncated_image_is_named_too(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(bad)
     bad.write_bytes(bad.read_bytes()[:5000])
-    with pytest.raises(SettingError, match=f"data.root={bad}: this file is no image"):
+    with pytest.raises(SettingError, match=f"root={bad}: this file is no image"):
         data(tmp_path).setup()
     module = data(tmp_path, skip_unreadable=True)
     module.setup()
@@ -189,7 +189,7 @@ def test_an_image_with_more_pixels_than_pillows_limit_is_named_before_it_is_unpa
         return load(image)
 
     monkeypatch.setattr(ImageFile, "load", watched)
-    with pytest.raises(SettingError, match=f"data.root={bomb}: this file is {reason}"):
+    with pytest.raises(SettingError, match=f"root={bomb}: this file is {reason}"):
         data(tmp_path).setup()
 
 

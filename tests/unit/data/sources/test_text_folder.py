@@ -77,7 +77,7 @@ def test_folders_for_the_splits(tmp_path: Path) -> None:
 def test_files_that_hold_no_texts(tmp_path: Path, content: bytes | None, said: str) -> None:
     if content is not None:
         (written(tmp_path) / "class3.txt").write_bytes(content)
-    with pytest.raises(SettingError, match=f"data.root=.*{said}"):
+    with pytest.raises(SettingError, match=f"root=.*{said}"):
         TextFolder(str(tmp_path), 2, meta_train=True, ratio=(1.0, 0.0, 0.0))
 
 

@@ -203,7 +203,7 @@ def test_what_has_no_lasting_name_is_cached_in_memory(tmp_path: Path, caplog: py
 def test_a_cache_dir_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file" / "cache", tmp_path / "file"):
-        with pytest.raises(SettingError, match="data.datamodule.cache_dir=.*cannot be written.*cache=memory"):
+        with pytest.raises(SettingError, match="cache_dir=.*cannot be written.*cache=memory"):
             only_val(folder).setup()
 
 
@@ -211,7 +211,7 @@ def test_a_cache_dir_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     ("setting", "message"),
     [
         ({"cache": "ram"}, "cache=ram: must be 'disk', 'memory' or 'none'"),
-        ({"cache": "none", "device_resident": True}, "data.datamodule.device_resident=True"),
+        ({"cache": "none", "device_resident": True}, "device_resident=True"),
     ],
 )
 def test_settings_that_cannot_work(setting: dict[str, Any], message: str) -> None:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_maml.errors import NonFiniteLossError, SettingError
 from lightning_maml.files import alone_in
-from lightning_maml.processes import several
+from lightning_maml.shell.processes import several
 
 log = logging.getLogger(__name__)
 

@@ -52,7 +52,7 @@ def test_a_class_splitter_splits() -> None:
 
 def test_every_repair_finds_what_it_repairs() -> None:
     code = (
-        "import importlib, lightning_maml.torchmeta_repair as repair;"
+        "import importlib, lightning_maml.shell.torchmeta_repair as repair;"
         "print(len([importlib.import_module(name) for name in repair._REPAIRS]))"
     )
     assert int(python(code)) == 13
