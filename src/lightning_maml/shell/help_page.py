@@ -1,5 +1,5 @@
-"""The page that `--help` prints. Its groups and their members are written from conf/: a group is a folder, what it
-decides stands beside it in default.yaml, and what a member is, its file's first comment says."""
+"""Write the page that `--help` prints. Its groups and their members come from conf/: a group is a folder, what it
+decides stands beside it in default.yaml, and the first comment of a member's file says what the member is."""
 
 import json
 import re
@@ -48,8 +48,11 @@ _MORE = {
 
 
 def help_page(*, _root_: Any) -> str:
-    """The page, as a template of Hydra's. `_root_` is the whole configuration, as the command line composes it: what it
-    picks is marked, and its values are shown."""
+    """Return the page, as a template of Hydra's.
+
+    Args:
+        _root_: the whole configuration, as the command line composes it: what it picks is marked, its values are shown.
+    """
     assert isinstance(_root_, DictConfig)
     parts = [
         _introduction(sys.modules["__main__"].__doc__ or ""),
@@ -66,8 +69,8 @@ def help_page(*, _root_: Any) -> str:
 
 
 def settings_page(name: str, *, _root_: Any) -> str:
-    """The page of a program with a few settings of its own: its YAML, which says what each is, from the first blank
-    line to where Hydra's begin."""
+    """Return the page of a program with a few settings of its own: its YAML, which says what each is, from the first
+    blank line to where Hydra's begin."""
     sources = [Path(source.path) for source in _root_.hydra.runtime.config_sources if source.schema == "file"]
     text = next(file for source in sources if (file := source / f"{name}.yaml").exists()).read_text(encoding="utf-8")
     settings = text.partition("\n\n")[2].partition("\nhydra:")[0].strip()
@@ -76,7 +79,7 @@ def settings_page(name: str, *, _root_: Any) -> str:
 
 
 def description(file: Path) -> str:
-    """What a YAML is: its first comment that is no package directive and no command. Empty if it has none."""
+    """Return what a YAML is: its first comment that is no package directive and no command; empty if it has none."""
     for line in file.read_text(encoding="utf-8").splitlines():
         text = line.removeprefix("#").strip()
         if not line.startswith("#"):
@@ -112,7 +115,7 @@ def _groups(root: DictConfig) -> Iterator[str]:
 
 
 def _families(names: Iterable[str]) -> list[str]:
-    """Names that differ in numbers alone, as one: `maml_{5,20}way_{1,5}shot`."""
+    """Return names that differ in numbers alone as one: `maml_{5,20}way_{1,5}shot`."""
     numbers: dict[str, list[tuple[int, ...]]] = {}
     for name in sorted(names):
         numbers.setdefault(re.sub(r"\d+", "{}", name), []).append(tuple(map(int, re.findall(r"\d+", name))))
@@ -125,7 +128,7 @@ def _alternatives(values: Iterable[int]) -> str:
 
 
 def _what_groups_decide(sources: list[Path]) -> Iterator[tuple[str, str]]:
-    """The groups of default.yaml in its order, each with the comment beside it."""
+    """Yield the groups of default.yaml in its order, each with the comment beside it."""
     for source in sources:
         if (source / "default.yaml").exists():
             lines = (source / "default.yaml").read_text(encoding="utf-8")
@@ -143,6 +146,6 @@ def _settings(root: DictConfig) -> Iterator[str]:
 
 
 def _row(left: str, right: str, width: int) -> str:
-    """`left` and, from a column on, `right`, cut where the page ends: one line."""
+    """Return one line of `left` and, from a column on, `right`, cut where the page ends."""
     left = f"  {left:<{width}}" if len(left) < width else f"  {left} "
     return left + textwrap.shorten(right, max(WIDTH - len(left), len(_CUT)), placeholder=_CUT)
