@@ -7,8 +7,6 @@ from lightning_maml.arguments import Count, Natural, require
 from lightning_maml.data.generators import SPLITS
 from lightning_maml.errors import SettingError
 
-PREFIX = "data.datamodule"
-
 # What the datamodule gives to a dataset, and which of its settings decides it.
 DECIDED_BY = {
     "num_samples_per_task": "kshot",

@@ -112,7 +112,7 @@ def test_where_a_download_fails_the_page_the_files_and_the_folder_are_named(
         data.setup()
     target = data._datasets["train"]["_target_"].rpartition(".")[2]
     folder = {"cifar_fs": "cifar100", "fc100": "cifar100"}.get(name, name)
-    for part in ("data.datamodule.datasets.train", HOMES[target].page, *HOMES[target].archives, str(tmp_path / folder)):
+    for part in ("datasets.train", HOMES[target].page, *HOMES[target].archives, str(tmp_path / folder)):
         assert part in str(error.value)
 
 
@@ -123,10 +123,10 @@ def test_a_table_whose_download_lacks_a_library_says_what_to_install(
     monkeypatch.setitem(__import__("sys").modules, "sklearn", None)
     make = create(
         {"_target_": "torchmeta.datasets.Letter", "root": str(tmp_path), "download": True, "meta_train": True},
-        "data.datamodule.datasets.train",
+        "datasets.train",
     )
     with pytest.raises(SettingError, match="pip install scikit-learn pandas"):
-        ensure_prepared(make, "data.datamodule.datasets.train")
+        ensure_prepared(make, "datasets.train")
 
 
 def test_half_of_sinusoid_line_are_lines() -> None:

@@ -45,7 +45,7 @@ def test_random_transforms_in_evaluation_are_told(cache: str, caplog: pytest.Log
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
     for split, message in zip(("val", "test"), told, strict=True):
-        assert message.startswith(f"data.datamodule.transforms: random in the {split} split, which changes what is")
+        assert message.startswith(f"transforms: random in the {split} split, which changes what is")
 
 
 def test_class_augmentations_and_target_transforms_per_split() -> None:
@@ -80,7 +80,7 @@ def test_a_split_without_transforms_and_inputs_of_several_shapes_are_refused() -
 def test_what_the_datamodule_gives_to_a_dataset_is_refused_by_name(name: str, value: Any, decides: str) -> None:
     datasets = {split: partial(Glyphs, meta_split=split) for split in SPLITS}
     datasets["val"] = partial(datasets["val"], **{name: value})
-    with pytest.raises(SettingError, match=f"datasets.val.{name}=.*: leave it out; data.datamodule.{decides} decides"):
+    with pytest.raises(SettingError, match=f"datasets.val.{name}=.*: leave it out; {decides} decides"):
         glyphs(datasets=datasets).setup()
 
 
@@ -89,5 +89,5 @@ def test_a_regression_takes_no_transforms_and_no_number_of_tasks() -> None:
     with pytest.raises(SettingError, match="transforms=.*datasets.train draws its samples"):
         MetaDataModule(**settings, transforms=PLAIN).setup()
     settings["datasets"] = dict.fromkeys(SPLITS, partial(Sinusoid, num_tasks=100))
-    with pytest.raises(SettingError, match="datasets.train.num_tasks=100: leave it out; data.datamodule.batches"):
+    with pytest.raises(SettingError, match="datasets.train.num_tasks=100: leave it out; batches"):
         MetaDataModule(**settings).setup()

@@ -210,9 +210,7 @@ def test_transforms_that_end_with_an_image_are_refused() -> None:
 def test_images_of_different_shapes_are_refused(tmp_path: Path) -> None:
     data = glyphs(datasets=images(tmp_path), nway=2, cache="memory")
     Image.new("RGB", (5, 7)).save(tmp_path / "class03" / "z.png")
-    with pytest.raises(
-        SettingError, match=r"transforms=… -> \[3, 7, 5\]: another sample is \[3, 9, 9\]"
-    ):
+    with pytest.raises(SettingError, match=r"transforms=… -> \[3, 7, 5\]: another sample is \[3, 9, 9\]"):
         data.setup()
 
 

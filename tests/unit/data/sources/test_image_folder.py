@@ -205,8 +205,8 @@ def test_a_class_with_too_few_images_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "settings", "message"),
     [
-        (lambda root: root / "nowhere", {}, "data.root=.*nowhere: there is no such folder"),
-        (lambda root: root, {}, "data.root=.*has no sub-folders"),
+        (lambda root: root / "nowhere", {}, "root=.*nowhere: there is no such folder"),
+        (lambda root: root, {}, "root=.*has no sub-folders"),
         (lambda root: flat(root / "train").parent, {}, "it has no sub-folder val"),
         (lambda root: flat(root), {"ratio": [1, 1]}, "ratio=.*three shares"),
         (lambda root: flat(root), {"ratio": 0.5}, "ratio=0.5: give three shares"),
@@ -215,12 +215,12 @@ def test_a_class_with_too_few_images_is_named(tmp_path: Path) -> None:
         (lambda root: flat(root), {"ratio": [0, 0, 0]}, "ratio=.*not all of them 0"),
         (lambda root: flat(root), {"ratio": [1, float("nan"), 1]}, "ratio=.*three shares"),
         (lambda root: flat(root), {"split_seed": -1}, "split_seed=-1: must be at least 0"),
-        (lambda root: flat(root), {"mode": "rgb"}, "data.mode_of_images=rgb: choose RGB"),
-        (lambda root: flat(root), {"mode": "I"}, "data.mode_of_images=I: choose RGB"),
+        (lambda root: flat(root), {"mode": "rgb"}, "mode_of_images=rgb: choose RGB"),
+        (lambda root: flat(root), {"mode": "I"}, "mode_of_images=I: choose RGB"),
         (
             lambda root: (flat(root) / "empty").mkdir() or root,
             {"ratio": [9, 1, 1]},
-            "data.root=.*empty: there are no images",
+            "root=.*empty: there are no images",
         ),
         (lambda root: flat(root), {"ratio": [1, 0, 1]}, "the val split gets none of the 10 classes"),
     ],
