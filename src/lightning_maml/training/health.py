@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_maml.episodes import Episodes
+from lightning_maml.errors import NonFiniteLossError
 from lightning_maml.inner_loops import InnerLoop, Learner, Objective, Trajectory
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def first_failure(
     Returns:
         Such as "task 3 of meta-batch 12: its query loss is nan after 4 inner steps".
     """
+    inner_loop = getattr(inner_loop, "reference", inner_loop)  # single tasks, where it takes several at a time
     for number, episodes in batches:
         for index, task in enumerate(episodes.tasks()):
             alone = Episodes(*(field.unsqueeze(0) for field in task))
@@ -61,6 +63,36 @@ def _first_loss(trajectory: Trajectory) -> str | None:
             if not loss.isfinite():
                 return f"its {name} loss is {loss:.4g} after {step} inner steps"
     return None
+
+
+def skip(skipped: int, most: int, number: int, loss: Tensor, norm: Tensor, where: str | None) -> int:
+    """Leave out a meta-update whose gradient is not finite, with a warning.
+
+    Args:
+        skipped: how many were left out before.
+        most: how many may be.
+        number: of the meta-update.
+        loss, norm: the outer loss, and the norm of its gradient.
+        where: what `first_failure` returned.
+
+    Returns:
+        How many are left out now.
+
+    Raises:
+        NonFiniteLossError: naming the task and the inner step, if it is one too many.
+    """
+    found = (
+        f"the outer loss is {loss:.4g} and its gradient's norm {norm:.4g} at meta-update {number}"
+        f" ({where or 'no single task of this process is to blame'})"
+    )
+    remedy = (
+        "lower optim.inner_optimizer.lr or optim.outer_optimizer.lr, or set algorithm.gradient_clip_val, or "
+        f"algorithm.max_skipped={most + 1} or more to leave such meta-updates out"
+    )
+    if skipped >= most:
+        raise NonFiniteLossError(f"{found}: training stopped before it reached the weights; {remedy}")
+    log.warning("%s: left out, the %d. of at most %d", found, skipped + 1, most)
+    return skipped + 1
 
 
 class InnerLossWatch:

@@ -14,12 +14,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from lightning_maml.algorithms.objectives import FinalLoss, ObjectiveSchedule
 from lightning_maml.arguments import Count, Natural, Positive, checked
 from lightning_maml.episodes import Episodes
-from lightning_maml.errors import NonFiniteLossError, SettingError
+from lightning_maml.errors import SettingError
 from lightning_maml.inner_loops import InnerLoop, Learner, Objective, Trajectory
 from lightning_maml.training import metrics as metrics_of
-from lightning_maml.training.health import InnerLossWatch, MetaBatch, first_failure
+from lightning_maml.training.accumulation import Accumulation
+from lightning_maml.training.health import InnerLossWatch, first_failure, skip
 from lightning_maml.training.optimizers import check_optimizers, make_optimizer, make_scheduler, step_scheduler
 from lightning_maml.training.own_files import forget_paths
+from lightning_maml.training.ranks import mean_of_ranks, of_all_ranks
 from lightning_maml.training.trainer import check_interval, check_trainer_settings
 
 log = logging.getLogger(__name__)
@@ -84,11 +86,9 @@ class OuterLoop(pl.LightningModule):
         self.max_skipped = max_skipped
         self._outer_optimizer = outer_optimizer
         self._lr_scheduler = lr_scheduler
-        self._accumulated: list[Trajectory] = []
-        self._batches: list[MetaBatch] = []
+        self._accumulation = Accumulation()
         self._skipped = 0
         self._inner_losses = InnerLossWatch(learner)
-        self._gradients: dict[str, Tensor] = {}
         self._test_parts: list[Trajectory] = []
         self.recipe: dict[str, Any] | None = None
         self._tested_step: int | None = None  # of the checkpoint that is evaluated
@@ -124,12 +124,8 @@ class OuterLoop(pl.LightningModule):
             self.learner, episodes, steps=self.num_inner_steps, objective=self._outer_objective()
         )
         assert gradients is not None
-        if self._accumulated:
-            gradients = {name: self._gradients[name] + gradient for name, gradient in gradients.items()}
-        self._gradients = gradients
-        self._accumulated.append(trajectory)
-        self._batches.append(MetaBatch(batch_idx, episodes))
-        if len(self._accumulated) == self.accumulate or self.trainer.is_last_batch:
+        self._accumulation.add(batch_idx, episodes, trajectory, gradients)
+        if len(self._accumulation) == self.accumulate or self.trainer.is_last_batch:
             self._meta_update()
 
     def validation_step(self, episodes: Episodes, batch_idx: int) -> None:
@@ -152,7 +148,7 @@ class OuterLoop(pl.LightningModule):
         self._test_parts.append(trajectory)
 
     def on_test_epoch_end(self) -> None:
-        self._test_parts = [self._of_all_ranks(self.test_trajectory)]
+        self._test_parts = [of_all_ranks(self.trainer, self.test_trajectory)]
         trajectory = self.test_trajectory
         parts = (metrics_of.summary, metrics_of.before, metrics_of.per_step, metrics_of.intervals)
         metrics: dict[str, Any] = {
@@ -170,11 +166,8 @@ class OuterLoop(pl.LightningModule):
         for name, part in (("inner_loop", self.inner_loop), ("objective", self.objective)):
             if hasattr(part, "state_dict"):
                 checkpoint[name] = part.state_dict()
-        if self._accumulated:
-            checkpoint["accumulated"] = {
-                "gradients": self._mean_of_ranks(self._gradients),
-                "trajectories": [tuple(self._of_all_ranks(trajectory)) for trajectory in self._accumulated],
-            }
+        if self._accumulation:
+            checkpoint["accumulated"] = self._accumulation.state_dict(self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         forget_paths(checkpoint, self.trainer.callbacks)  # type: ignore[attr-defined]
@@ -182,10 +175,8 @@ class OuterLoop(pl.LightningModule):
         self.trainer.precision_plugin.convert_module(self)
         self._skipped = checkpoint.get("skipped", 0)
         fits = self.trainer.state.fn == "fit"
-        resumed = checkpoint.get("accumulated", {}) if fits else {}
         self._tested_step = None if fits else checkpoint.get("global_step")
-        self._gradients = resumed.get("gradients", {})
-        self._accumulated = [Trajectory(*fields) for fields in resumed.get("trajectories", [])]
+        self._accumulation.load_state_dict(checkpoint.get("accumulated", {}) if fits else {})
         for name, part in (("inner_loop", self.inner_loop), ("objective", self.objective)):
             if hasattr(part, "load_state_dict"):
                 part.load_state_dict(checkpoint.get(name, {}))
@@ -193,12 +184,7 @@ class OuterLoop(pl.LightningModule):
     def on_train_start(self) -> None:
         """Bring what a checkpoint held of an unfinished meta-update to where it goes on."""
         check_interval(self.trainer, self.accumulate)
-        meta, own = self.learner.meta_parameters(), slice(self.global_rank, None, self.trainer.world_size)
-        self._gradients = {name: gradient.to(meta[name]) for name, gradient in self._gradients.items()}
-        self._accumulated = [
-            Trajectory(*(None if value is None else value[own].to(self.device) for value in fields))  # type: ignore[arg-type]
-            for fields in self._accumulated
-        ]
+        self._accumulation.resume(self, self.learner.meta_parameters())
 
     @property
     def _step(self) -> dict[str, Any]:
@@ -215,17 +201,15 @@ class OuterLoop(pl.LightningModule):
 
     def _meta_update(self) -> None:
         optimizer: Any = self.optimizers()
-        trajectory, number = Trajectory.concatenate(self._accumulated), len(self._accumulated)
-        gradients = self._gradients
-        if number > 1:
-            gradients = {name: gradient / number for name, gradient in gradients.items()}
-        batches, self._accumulated, self._batches, self._gradients = self._batches, [], [], {}
+        gradients, trajectory, batches = self._accumulation.take()
         self.manual_backward(self._surrogate(gradients))
         limit = float("inf") if self.gradient_clip_val is None else self.gradient_clip_val
         norm = torch.nn.utils.clip_grad_norm_(self.learner.meta_parameters().values(), limit)
         # The one host synchronization of a meta-update. A NaN loss has a NaN gradient, so the norm tells of both.
         if not torch.isfinite(norm):
-            self._skip(norm, trajectory.query_loss[:, -1].mean(), batches)
+            where = first_failure(self.learner, self.inner_loop, batches, self.num_inner_steps, self._outer_objective())
+            loss = trajectory.query_loss[:, -1].mean()
+            self._skipped = skip(self._skipped, self.max_skipped, self.global_step, loss, norm, where)
             optimizer.zero_grad()
             return
         used = float(optimizer.param_groups[0]["lr"])
@@ -238,33 +222,12 @@ class OuterLoop(pl.LightningModule):
         metrics = metrics_of.of_training(trajectory)
         if self.log_every_step:
             metrics |= metrics_of.per_step(trajectory)
-        metrics = self._mean_of_ranks(metrics)
+        metrics = mean_of_ranks(self.trainer, metrics)
         metrics["gradient_norm"] = norm
         if self.max_skipped:
             metrics["skipped"] = torch.tensor(float(self._skipped))
         metrics["lr"] = torch.tensor(used)
         self._log_training({f"metatrain/{name}": value for name, value in metrics.items()}, trajectory)
-
-    def _skip(self, norm: Tensor, loss: Tensor, batches: list[MetaBatch]) -> None:
-        """Count a meta-update whose gradient is not finite.
-
-        Raises:
-            NonFiniteLossError: naming the task and the inner step, if it is one too many.
-        """
-        alone: InnerLoop = getattr(self.inner_loop, "reference", self.inner_loop)
-        where = first_failure(self.learner, alone, batches, self.num_inner_steps, self._outer_objective())
-        found = (
-            f"the outer loss is {loss:.4g} and its gradient's norm {norm:.4g} at meta-update {self.global_step}"
-            f" ({where or 'no single task of this process is to blame'})"
-        )
-        remedy = (
-            "lower optim.inner_optimizer.lr or optim.outer_optimizer.lr, or set algorithm.gradient_clip_val, or "
-            f"algorithm.max_skipped={self.max_skipped + 1} or more to leave such meta-updates out"
-        )
-        if self._skipped >= self.max_skipped:
-            raise NonFiniteLossError(f"{found}: training stopped before it reached the weights; {remedy}")
-        self._skipped += 1
-        log.warning("%s: left out, the %d. of at most %d", found, self._skipped, self.max_skipped)
 
     def _log_training(self, metrics: dict[str, Tensor], trajectory: Trajectory) -> None:
         """Hand metrics to the loggers now: Lightning would do so after this step's checkpoint is written, so that a run
@@ -278,22 +241,3 @@ class OuterLoop(pl.LightningModule):
             self._inner_losses.tell("training")
             for logger in self.loggers:
                 logger.log_metrics(known, self.global_step)
-
-    def _mean_of_ranks(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Each tensor's mean over the processes, by one exchange for all of them."""
-        if self.trainer.world_size == 1:
-            return tensors
-        flat = torch.cat([tensor.flatten() for tensor in tensors.values()])
-        parts = self.trainer.strategy.reduce(flat, reduce_op="mean").split([one.numel() for one in tensors.values()])
-        return {name: part.view_as(tensors[name]) for name, part in zip(tensors, parts, strict=True)}
-
-    def _of_all_ranks(self, trajectory: Trajectory) -> Trajectory:
-        """The tasks of all processes in order: rank r of w has tasks r, r + w, r + 2w, …"""
-        if self.trainer.world_size == 1:
-            return trajectory
-        return Trajectory(*(None if values is None else self._gathered(values) for values in trajectory))  # type: ignore[arg-type]
-
-    def _gathered(self, values: Tensor) -> Tensor:
-        parts = [torch.empty_like(values) for _ in range(self.trainer.world_size)]
-        torch.distributed.all_gather(parts, values.contiguous())
-        return torch.stack(parts, dim=1).flatten(0, 1)

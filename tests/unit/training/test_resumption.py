@@ -305,7 +305,7 @@ class Object:
 def test_a_callback_that_would_make_checkpoints_unreadable_is_refused(tmp_path: Path, value: Any) -> None:
     keeper = Keeper(value)
     last = Checkpoint(str(tmp_path / "checkpoints"), "last", every_n_steps=3)
-    said = "train.callbacks=Keeper: what it keeps in checkpoints could not be read again"
+    said = "callbacks=Keeper: what it keeps in checkpoints could not be read again"
     with pytest.raises(SettingError, match=f"^{said}"):
         fit(tmp_path, keeper, last)
     assert keeper.seen == 0
