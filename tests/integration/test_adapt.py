@@ -116,13 +116,13 @@ def test_the_readmes_library(
     checkpoint = ROOT / "checkpoints/omniglot_5way_1shot.ckpt"
     assert checkpoint.stat().st_size < 2**20
     assert set(torch.load(checkpoint, weights_only=True)) == {"state_dict", "recipe"}
-    code = re.findall(r"\*\*As a library\*\*.*?```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs/own-images.md").read_text(), re.DOTALL)[0]
     (tmp_path / "checkpoints").symlink_to(checkpoint.parent)
     write_images(tmp_path, shots=1, queries=1)
     for name, source in (("a1", "support/an/0"), ("b1", "support/shin/0"), ("unknown", "query/shin/1")):
         (tmp_path / f"{source}.png").rename(tmp_path / f"{name}.png")
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(code, "docs/own-images.md", "exec"), {})
     assert capsys.readouterr().out == "b\n"
 
 

@@ -25,7 +25,7 @@ def letters(folder: Path) -> tuple[str, ...]:
     for kind in ("support", "query"):
         for label in ("a", "b"):
             (folder / kind / label).mkdir(parents=True)
-            shutil.copy(ROOT / "docs/fits.png", folder / kind / label / "1.png")
+            shutil.copy(ROOT / "docs/images/fits.png", folder / kind / label / "1.png")
     return tuple(f"{kind}={folder}/{kind}" for kind in ("support", "query"))
 
 
@@ -97,7 +97,7 @@ def test_names_of_folders_are_no_formulas_commands_or_markup(tmp_path: Path) -> 
     for name in NAMES:
         for kind in ("support", "query"):
             (tmp_path / kind / name).mkdir(parents=True)
-            shutil.copy(ROOT / "docs/fits.png", tmp_path / kind / name / "1.png")
+            shutil.copy(ROOT / "docs/images/fits.png", tmp_path / kind / name / "1.png")
     folders = [f"{kind}={tmp_path}/{kind}" for kind in ("support", "query")]
     done = program("src/adapt.py", f"ckpt={OURS}", *folders, f"output={tmp_path}/out")
     assert done.returncode == 0, done.stderr

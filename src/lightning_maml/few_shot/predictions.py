@@ -68,6 +68,11 @@ def as_table(predictions: Sequence[Prediction], truth: Sequence[str | None], cla
     return text
 
 
+def accuracy(predictions: Sequence[Prediction], truth: Sequence[Label]) -> float:
+    """Return the accuracy: the share of images whose class was predicted."""
+    return sum(one.label == label for one, label in zip(predictions, truth, strict=True)) / len(predictions)
+
+
 def draw_predictions(
     files: Sequence[Path], predictions: Sequence[Prediction], truth: Sequence[str | None], path: Path
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightning_maml.few_shot.classifier import Prediction
-from lightning_maml.few_shot.predictions import as_table, write_predictions
+from lightning_maml.few_shot.predictions import accuracy, as_table, write_predictions
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,8 @@ def test_the_table_has_names_and_no_markup_emoji_or_commands() -> None:
     for shown in ("[red]x[/red] ", ":cat: ", r"a\nb ", r"\x1b[2J ", "x\\ ", r"\u202ey "):
         assert f"│ {shown}" in text
     assert all(line.isprintable() for line in text.split("\n"))
+
+
+def test_accuracy_is_the_share_of_images_whose_class_was_predicted() -> None:
+    predictions = [Prediction("a", 0.9, {"a": 0.9, "b": 0.1}), Prediction("b", 0.6, {"a": 0.4, "b": 0.6})]
+    assert accuracy(predictions, ["a", "a"]) == 0.5
