@@ -1,6 +1,6 @@
-# make train · make test · make lint · make bench · make gpu · make results · make lock · make audit · make licences · make demo · make help: each builds .venv from the lock when it must.
+# make train · make test · make test-all · make lint · make bench · make gpu · make results · make lock · make audit · make licences · make demo · make help: each builds .venv from the lock when it must.
 .DEFAULT_GOAL := help
-.PHONY: help train demo test lint bench gpu results lock audit licences venv clean
+.PHONY: help train demo test test-all lint bench gpu results lock audit licences venv clean
 SHELL := /bin/sh
 
 VENV := .venv
@@ -13,7 +13,7 @@ ARGS ?=
 BUDGET ?= 120
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo 'ARGS="..." passes Hydra overrides to make train, and options of pytest to make test.'
 
 train: $(STAMP) ## Meta-train MAML on the embedded glyphs (ARGS="data=omniglot ..." changes what is run)
@@ -25,7 +25,10 @@ demo: $(STAMP) ## Adapt a trained checkpoint to five printed letters, one image 
 		support=experiments/demo/support query=experiments/demo/query $(ARGS)
 	@echo 'Look at experiments/demo/predictions.png: each image with the letter that the network takes it for.'
 
-test: $(STAMP) ## Run every test
+test: $(STAMP) ## Run the tests that take a few minutes together
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow" $(ARGS)
+
+test-all: $(STAMP) ## Run every test, those marked slow too
 	$(VENV)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## Check format (ruff), types (mypy, for Linux, macOS and Windows) and floors (import-linter)

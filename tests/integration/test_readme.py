@@ -161,7 +161,8 @@ def test_the_makefile_runs_what_the_readme_says() -> None:
     for target, command in (
         ("train", "src/run.py experiment=quickstart seed"),
         ("results", "-m benchmarks.results.sweep --budget 120 seed"),
-        ("test", "-m pytest -n auto --maxprocesses 4 --dist worksteal seed"),
+        ("test", '-m pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow" seed'),
+        ("test-all", "-m pytest -n auto --maxprocesses 4 --dist worksteal seed"),
     ):
         dry = subprocess.run(
             ["make", "-n", target, "ARGS=seed"], cwd=ROOT, capture_output=True, text=True, check=True, env=environment()
