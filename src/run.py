@@ -10,7 +10,7 @@ from lightning_maml.shell import command_line, sweeps
 @hydra.main(version_base="1.3", config_path="../conf", config_name="default")
 @command_line.errors_in_one_line
 def main(cfg: DictConfig) -> float | None:
-    """One run. Returns the best value of the monitored metric, for sweepers to optimize."""
+    """Run once; return the best value of the monitored metric, for sweepers to optimize."""
     # Imported here, because torch takes seconds and --help should not.
     from lightning_maml.data import headline
     from lightning_maml.few_shot import Recipe

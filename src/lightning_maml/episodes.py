@@ -33,13 +33,13 @@ class Episodes(NamedTuple):
         return self.support_x.shape[0]
 
     def tasks(self) -> Iterator[Task]:
-        """The tasks one by one, as views."""
+        """Yield the tasks one by one, as views."""
         for support_x, support_y, query_x, query_y in zip(*self, strict=True):
             yield Task(support_x, support_y, query_x, query_y)
 
 
 def copy_to(tensor: Shaped[Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:
-    """The tensor on a device. A copy to a GPU is queued behind its work: nothing waits for it."""
+    """Return the tensor on a device. A copy to a GPU is queued behind its work: nothing waits for it."""
     if device.type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory()  # from other memory, even a queued copy waits
     return tensor.to(device, non_blocking=device.type == "cuda")

@@ -62,7 +62,7 @@ def replacing(path: str | os.PathLike[str], mode: str = "w", **settings: Any) ->
 
 @contextmanager
 def all_or_none(folder: Path) -> Iterator[Path]:
-    """A folder to write files into, which take their places in `folder` once all of them are there.
+    """Yield a folder to write files into; they take their places in `folder` once all of them are there.
 
     Raises:
         OSError: naming the file, if one cannot be written; nothing is changed then.
@@ -100,8 +100,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def is_folder(path: Path) -> bool:
-    """`Path.is_dir()` as it was before Python 3.14: False where there is none, and an OSError where that cannot be
-    known, as of a name that is too long or a folder that may not be entered."""
+    """Return `Path.is_dir()` as it was before Python 3.14: False where there is none, and an OSError where that cannot
+    be known, as of a name that is too long or a folder that may not be entered."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -125,7 +125,7 @@ def save_figure(figure: Any, path: Path, dpi: int = 150) -> None:
 
 
 def is_no_room(error: BaseException) -> bool:
-    """Whether a file could not be written because the disk, or what one may have of it, is full."""
+    """Return whether a file could not be written because the disk, or what one may have of it, is full."""
     return isinstance(error, OSError) and error.errno in _NO_ROOM
 
 

@@ -36,5 +36,5 @@ class MetaSGD(MAML):
 
 
 def as_key(name: str) -> str:
-    """A parameter's name as the key of a `ParameterDict`, which takes no dots."""
+    """Return a parameter's name as the key of a `ParameterDict`, which takes no dots."""
     return name.replace(".", "/")

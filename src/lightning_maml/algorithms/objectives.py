@@ -11,7 +11,7 @@ class ObjectiveSchedule(Protocol):
     """The objective of a meta-update."""
 
     def __call__(self, steps: int, meta_update: int, *, trace: bool = False) -> Objective:
-        """The objective for so many inner steps, after so many meta-updates; see `Objective` for `trace`."""
+        """Return the objective for so many inner steps, after so many meta-updates; see `Objective` for `trace`."""
         ...
 
 

@@ -50,7 +50,7 @@ class R2D2(FeatureLearner):
 def ridge_regression(
     z: Float[Tensor, "samples features"], y: Float[Tensor, "samples ways"], ridge: Float[Tensor, ""]
 ) -> Float[Tensor, "features ways"]:
-    """argmin over W of ‖Z W − Y‖² + ridge·‖W‖², in float32 at least: no solver takes bfloat16."""
+    """Return argmin over W of ‖Z W − Y‖² + ridge·‖W‖², in float32 at least: no solver takes bfloat16."""
     precision = torch.promote_types(ridge.dtype, torch.float32)
     with torch.autocast(z.device.type, enabled=False):
         z, y, penalty = (value.to(precision) for value in (z, y, ridge))

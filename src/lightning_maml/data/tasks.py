@@ -186,7 +186,7 @@ class TaskSampler(Sampler[int]):
         self._epoch, self._skip = epoch, tasks_done
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
+        """Set the epoch; Lightning calls it at the beginning of each."""
         if epoch != self._epoch:
             self.start_at(epoch, 0)
 

@@ -79,7 +79,7 @@ class Classifier(nn.Module):
 
     @property
     def transductive(self) -> bool:
-        """Whether a prediction depends on the other images of its batch."""
+        """Return whether a prediction depends on the other images of its batch."""
         return self._support is not None
 
     def train(self, mode: bool = True) -> "Classifier":

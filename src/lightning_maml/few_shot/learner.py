@@ -177,7 +177,7 @@ class FewShotLearner:
 
 
 def _plain(label: object) -> Label:
-    """A label as a text or a number, also where it comes from an array or a tensor."""
+    """Return a label as a text or a number, also where it comes from an array or a tensor."""
     plain = label.item() if hasattr(label, "item") else label
     if not isinstance(plain, str | int):
         raise ValueError(f"a label is a text or a whole number, not {plain!r}")

@@ -50,7 +50,8 @@ class Preprocessing:
         return torch.stack([self._input(image) for image in images])
 
     def looks_inverted(self, images: Sequence[ImageLike], brightness: float) -> bool:
-        """Whether training clearly saw bright on dark and these images are dark on bright, or the other way round.
+        """Return whether training clearly saw bright on dark and these images are dark on bright, or the other way
+        round.
 
         Transforms are taken to be linear: with the images' mean p in [0, 1], and the mean m of their inputs and m' of
         their inverted ones, the mean b of training stands for pixels of 1 − p + (b − m')/(m − m')·(2p − 1). An image's

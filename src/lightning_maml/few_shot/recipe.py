@@ -116,7 +116,7 @@ class Recipe:
 
     @property
     def of_texts(self) -> bool:
-        """Whether an input is made of a text, not of an image."""
+        """Return whether an input is made of a text, not of an image."""
         return bool(self.transforms) and self.transforms[0].get("_target_") == "lightning_maml.data.HashedWords"
 
     def make_learner(self) -> Learner:
@@ -138,7 +138,7 @@ class Recipe:
         return [_build(node) for node in self.transforms]
 
     def fits(self, weights: Mapping[str, Tensor]) -> bool:
-        """Whether these are the weights of its learner, told before any memory is taken for it."""
+        """Return whether these are the weights of its learner, told before any memory is taken for it."""
         with torch.device("meta"):
             wanted = self.make_learner().state_dict()
         return {name: value.shape for name, value in weights.items()} == {n: v.shape for n, v in wanted.items()}
@@ -184,7 +184,7 @@ def _require_harmless(node: Any, known: Sequence[str], largest: float) -> None:
 
 
 def _is_known(target: str, known: Sequence[str]) -> bool:
-    """Whether it is a class that one of these packages defines: not what they have imported from elsewhere."""
+    """Return whether it is a class that one of these packages defines: not what they have imported from elsewhere."""
     module, _, name = target.rpartition(".")
     try:
         found: Any = getattr(importlib.import_module(module), name, None) if _is_within(target, known) else None

@@ -67,7 +67,7 @@ class AutoLoop:
 
     @property
     def reference(self) -> InnerLoop:
-        """A loop that computes the same without timing anything, or asking other processes."""
+        """Return a loop that computes the same without timing anything, or asking other processes."""
         return self._loops["higher"]
 
     def adapt(self, learner: Learner, task: Task, *, steps: int) -> dict[str, Tensor]:

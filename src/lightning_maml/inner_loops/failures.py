@@ -171,6 +171,6 @@ def _tensors(values: Any) -> list[Tensor]:
 
 
 def _is_the_users(frame: traceback.FrameSummary) -> bool:
-    """True if a line is of the learner or its network, not of PyTorch or of these loops."""
+    """Return whether a line is of the learner or its network, not of PyTorch or of these loops."""
     file = Path(frame.filename)
     return not any(file.is_relative_to(Path(module).parent) for module in (torch.__file__, __file__))

@@ -17,7 +17,7 @@ class Generators:
         self._module = None if device.type == "cpu" else torch.get_device_module(device)
 
     def state(self) -> tuple[Any, ...]:
-        """Where all of them stand."""
+        """Return the state of all of them."""
         on_device = None if self._module is None else self._module.get_rng_state(self._device)
         return torch.get_rng_state(), random.getstate(), np.random.get_state(), on_device
 

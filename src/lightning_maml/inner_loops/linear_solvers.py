@@ -12,7 +12,7 @@ Product = Callable[[Float[Tensor, "tasks n"]], Float[Tensor, "tasks n"]]
 def conjugate_gradient(
     product: Product, b: Float[Tensor, "tasks n"], steps: int, tolerance: float = 1e-10
 ) -> Float[Tensor, "tasks n"]:
-    """The method of conjugate gradients (Hestenes and Stiefel 1952), each task for itself.
+    """Solve A x = b by conjugate gradients (Hestenes and Stiefel 1952), each task for itself.
 
     A task stops where its residual is below `tolerance`·‖b‖, and where A has no positive curvature along its direction,
     as it may for a loss that is not convex (Martens 2010, section 4.1).
@@ -34,7 +34,7 @@ def conjugate_gradient(
 def neumann_series(
     product: Product, b: Float[Tensor, "tasks n"], steps: int, step_size: float
 ) -> Float[Tensor, "tasks n"]:
-    """η Σ_{i ≤ steps} (I − ηA)^i b, which converges to A⁻¹ b where η is below 2 over A's largest eigenvalue."""
+    """Return η Σ_{i ≤ steps} (I − ηA)^i b, which converges to A⁻¹ b where η is below 2 over A's largest eigenvalue."""
     term, total = b, b
     for _ in range(steps):
         term = term - step_size * product(term)

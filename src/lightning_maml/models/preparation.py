@@ -55,7 +55,7 @@ def normalize_by(network: nn.Module, policy: BatchNorm | None) -> BatchNorm | No
 
 
 def keeps_statistics(module: nn.Module) -> bool:
-    """Whether a module is a normalization by running statistics that stay as they are."""
+    """Return whether a module is a normalization by running statistics that stay as they are."""
     return isinstance(module, _Norm) and getattr(module, "keeps_statistics", False) is True
 
 

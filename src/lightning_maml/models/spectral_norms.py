@@ -6,7 +6,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 
 
 def iterates(module: nn.Module) -> bool:
-    """Whether a module owns u and v, and makes a power iteration when it is called in training."""
+    """Return whether a module owns u and v, and makes a power iteration when it is called in training."""
     return isinstance(module, _SpectralNorm) or bool(_hooks(module))
 
 

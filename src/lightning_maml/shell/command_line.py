@@ -200,7 +200,7 @@ def seed_everything(seed: int, matmul_precision: str = "highest") -> None:
 
 
 def _meta_updates(share: float = 1, *, _root_: Any) -> int:
-    """The meta-updates of the whole fit, or of a share of it, for schedules that need their number."""
+    """Return the meta-updates of the whole fit, or of a share of it, for schedules that need their number."""
     batches = _root_.data.datamodule.batches
     batches = batches if isinstance(batches, int) else batches.train
     limits = _root_.train.pl_trainer

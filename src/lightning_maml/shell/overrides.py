@@ -29,9 +29,9 @@ _FORMER_HEADER = "# @package _group_: Hydra 1.0 wanted this first line in a YAML
 
 
 def quoted(arguments: Sequence[str], paths: Sequence[str]) -> list[str]:
-    """The values of these settings in quotes, and those of every program's paths where they have special characters, so
-    that Hydra takes them as they are: `support=My photos (1)`. Lists, choices of a sweep, and what is in quotes already
-    are left alone."""
+    """Return the values of these settings in quotes, and those of every program's paths where they have special
+    characters, so that Hydra takes them as they are: `support=My photos (1)`. Lists, choices of a sweep, and what is in
+    quotes already are left alone."""
     result, sweep = [], {"-m", "--multirun"} & set(arguments)
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -49,7 +49,7 @@ def _quoted(name: str, value: str) -> str:
 
 
 def as_hydra_takes_them(arguments: list[str]) -> list[str]:
-    """The command line in today's words, and `-m` in front: argparse takes overrides in one piece only.
+    """Return the command line in today's words, and `-m` in front: argparse takes overrides in one piece only.
 
     Raises:
         SettingError: for a setting that is written as an option.
@@ -73,8 +73,8 @@ def _is_default_null(argument: str) -> bool:
 
 
 def translate(argument: str) -> list[str]:
-    """Today's form of an override as lightning-maml knew it; one line tells of a change. Others pass unchanged, but for
-    an experiment's name with its former folder."""
+    """Return today's form of an override as lightning-maml knew it; one line tells of a change. Others pass unchanged,
+    but for an experiment's name with its former folder."""
     if argument.lstrip("+").startswith("experiment="):
         return [_FORMER_FOLDERS.sub(r"\1_", argument)]
     match = re.fullmatch(r"\+{0,2}(train\.pl_trainer\.gpus|data\.datamodule\.num_inner_steps)=(.*)", argument)
@@ -121,7 +121,8 @@ def translate_yamls(cfg: DictConfig) -> None:
 
 
 def what_was_meant(error: BaseException) -> str | None:
-    """One line for an override that Hydra refuses: what was typed, and the nearest right one. None for other errors."""
+    """Return one line for an override that Hydra refuses: what was typed, and the nearest right one. None for other
+    errors."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, member = str(error.missing_cfg_file).rpartition("/")
         return _of_member(group, member, error.options or _members(group))
@@ -149,7 +150,8 @@ def _of_member(group: str, member: str, members: Iterable[str]) -> str:
 
 
 def _of_key(typed: str, cause: Any) -> str:
-    """For `key=value`; `cause` is OmegaConf's error, which knows the configuration that lacks the key."""
+    """Return the line for `key=value`; `cause` is OmegaConf's error, which knows the configuration that lacks the
+    key."""
     key, _, value = typed.partition("=")
     inner = getattr(cause, "full_key", None) or ""
     if inner.startswith(f"{key}."):  # in a mapping that was given as a whole
@@ -167,7 +169,8 @@ def _of_key(typed: str, cause: Any) -> str:
 
 
 def nearest(key: str, paths: Iterable[str]) -> list[str]:
-    """The paths that are written almost like `key`, or end in almost that: the best, and those as good and as short."""
+    """Return the paths that are written almost like `key`, or end in almost that: the best, and those as good and as
+    short."""
     scores = {path: _alike(key, path) for path in paths}
     best = max(scores.values(), default=0)
     if best < _CLOSE:
@@ -178,7 +181,8 @@ def nearest(key: str, paths: Iterable[str]) -> list[str]:
 
 
 def _alike(key: str, path: str) -> float:
-    """Mean of the likeness of the names at the end, and of the whole (of as much of the path as was typed)."""
+    """Return the mean of the likeness of the names at the end, and of the whole (of as much of the path as was
+    typed)."""
     typed = path.split(".")[-key.count(".") - 1 :]
     whole = max(_ratio(key, path), _ratio(key, ".".join(typed)))
     return (_ratio(key.split(".")[-1], typed[-1]) + whole) / 2
@@ -189,13 +193,13 @@ def _ratio(one: str, other: str) -> float:
 
 
 def _members(group: str) -> list[str]:
-    """The members of a group of conf/; of "", the groups."""
+    """Return the members of a group of conf/; of "", the groups."""
     folder = CONF / group
     return sorted(path.stem for path in (folder.iterdir() if folder.is_dir() else ()) if group == "" or path.is_file())
 
 
 def _paths(node: Any, prefix: str = "") -> Iterator[str]:
-    """The dotted paths of all keys of nested mappings."""
+    """Yield the dotted paths of all keys of nested mappings."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield f"{prefix}{key}"

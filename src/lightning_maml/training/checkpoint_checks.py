@@ -70,7 +70,7 @@ _WRITTEN = TypeAdapter(_Written)
 
 
 def read_checkpoint(path: str | None) -> dict[str, Any]:
-    """A run's checkpoint, on the CPU.
+    """Return a run's checkpoint, on the CPU.
 
     Raises:
         SettingError: if the file is missing, or is no checkpoint of this project.
@@ -122,7 +122,8 @@ def check_checkpoint(path: str, algorithm: OuterLoop, trainer: pl.Trainer, *, tr
 
 
 def can_be_tested(path: Path, algorithm: OuterLoop, trainer: pl.Trainer) -> bool:
-    """Whether it is a whole checkpoint, with weights for this algorithm, that a run which has not begun can test."""
+    """Return whether it is a whole checkpoint, with weights for this algorithm, that a run which has not begun can
+    test."""
     try:
         check_checkpoint(str(path), algorithm, trainer, trains=False)
     except SettingError:
@@ -173,7 +174,8 @@ def _check_loaders(state: Mapping[str, Any]) -> None:
 
 
 def _check_accumulated(sums: Mapping[str, Any] | None, algorithm: OuterLoop) -> None:
-    """Of an unfinished meta-update: a gradient for each meta-parameter, and trajectories of as many steps as here."""
+    """Check what is kept of an unfinished meta-update: a gradient for each meta-parameter, and trajectories of as many
+    steps as here."""
     if sums is None:
         return
     wanted = {name: value.shape for name, value in algorithm.learner.meta_parameters().items()}

@@ -28,7 +28,7 @@ class MetaBatch(NamedTuple):
 def first_failure(
     learner: Learner, inner_loop: InnerLoop, batches: Iterable[MetaBatch], steps: int, objective: Objective
 ) -> str | None:
-    """Which task's loss or gradient is not finite, and after which inner step; None if none of them is.
+    """Return which task's loss or gradient is not finite, and after which inner step; None if none of them is.
 
     Adapts to every task again, one by one: it is meant for when something has failed.
 
@@ -57,7 +57,7 @@ def first_failure(
 
 
 def _first_loss(trajectory: Trajectory) -> str | None:
-    """The first loss that is not finite of a task that was evaluated at every step."""
+    """Return the first loss that is not finite of a task that was evaluated at every step."""
     for step, losses in enumerate(zip(trajectory.support_loss[0], trajectory.query_loss[0], strict=True)):
         for name, loss in zip(("support", "query"), losses, strict=True):
             if not loss.isfinite():

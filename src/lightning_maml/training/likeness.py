@@ -45,7 +45,7 @@ def require_like(found: Any, own: Any, place: str, *, exact: bool = True, counts
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is one of at most 64 bits, or infinite."""
+    """Return whether it is one of at most 64 bits, or infinite."""
     if isinstance(value, Tensor):
         return value.numel() == 1 and not value.is_complex() and not bool(value.isnan())
     is_finite = isinstance(value, int) and -(2**63) <= value < 2**63
@@ -53,7 +53,7 @@ def _is_number(value: Any) -> bool:
 
 
 def differences(setting: str, kept: Mapping[str, Any], own: Mapping[str, Any], leave: Iterable[str] = ()) -> list[str]:
-    """What a checkpoint has otherwise than this run, and keeps: "setting=kept, not own"."""
+    """Return what a checkpoint has otherwise than this run, and keeps: "setting=kept, not own"."""
     names = {"initial_lr": "lr"}  # what a schedule began with
     return [
         f"{setting}.{names.get(name, name)}={kept[name]}, not {value}"

@@ -11,7 +11,7 @@ from lightning_maml.inner_loops import Trajectory
 
 
 def summary(trajectory: Trajectory) -> dict[str, Tensor]:
-    """Means over tasks after adaptation: outer of the query set, inner of the support set."""
+    """Return means over tasks after adaptation: outer of the query set, inner of the support set."""
     metrics = {"outer_loss": trajectory.query_loss[:, -1].mean(), "inner_loss": trajectory.support_loss[:, -1].mean()}
     if trajectory.query_accuracy is not None and trajectory.support_accuracy is not None:
         metrics["outer_accuracy"] = trajectory.query_accuracy[:, -1].mean()
@@ -20,8 +20,8 @@ def summary(trajectory: Trajectory) -> dict[str, Tensor]:
 
 
 def of_training(trajectory: Trajectory) -> dict[str, Tensor]:
-    """The same, and of the support set before the last of K inner steps, `inner_loss/step_{K−1}`: training makes no
-    forward pass on it at φ_K that its objective does not weigh, and what it has not computed is NaN."""
+    """Return the same, and that of the support set before the last of K inner steps, `inner_loss/step_{K−1}`: training
+    makes no forward pass on it at φ_K that its objective does not weigh, and what it has not computed is NaN."""
     metrics, before_last = summary(trajectory), trajectory.query_loss.shape[1] - 2
     for name, values in (("loss", trajectory.support_loss), ("accuracy", trajectory.support_accuracy)):
         if values is not None and before_last >= 0:
@@ -30,7 +30,7 @@ def of_training(trajectory: Trajectory) -> dict[str, Tensor]:
 
 
 def numbers(values: Iterable[Tensor]) -> list[float]:
-    """Scalars of whatever device, with one wait for all of them."""
+    """Return scalars of whatever device as numbers, with one wait for all of them."""
     values = list(values)
     device = next((value.device for value in values if value.device.type != "cpu"), torch.device("cpu"))
     found: list[float] = torch.stack([copy_to(value.detach(), device) for value in values]).tolist()
@@ -38,7 +38,7 @@ def numbers(values: Iterable[Tensor]) -> list[float]:
 
 
 def before(trajectory: Trajectory) -> dict[str, Tensor]:
-    """Means over tasks, query before adaptation."""
+    """Return means over tasks, query before adaptation."""
     metrics = {"pre_loss": trajectory.query_loss[:, 0].mean()}
     if trajectory.query_accuracy is not None:
         metrics["pre_accuracy"] = trajectory.query_accuracy[:, 0].mean()
@@ -46,13 +46,13 @@ def before(trajectory: Trajectory) -> dict[str, Tensor]:
 
 
 def validated() -> list[str]:
-    """The names under which a validation's metrics are logged; accuracies only of classification."""
+    """Return the names under which a validation's metrics are logged; accuracies only of classification."""
     nothing = Trajectory(*[torch.zeros(1, 1)] * 4)
     return [f"metaval/{name}" for name in summary(nothing) | before(nothing)]
 
 
 def per_step(trajectory: Trajectory) -> dict[str, Tensor]:
-    """Means over tasks, query after each inner step."""
+    """Return means over tasks, query after each inner step."""
     metrics = {f"outer_loss/step_{k}": mean for k, mean in enumerate(trajectory.query_loss.mean(dim=0))}
     if trajectory.query_accuracy is not None:
         means = trajectory.query_accuracy.mean(dim=0)
@@ -61,7 +61,7 @@ def per_step(trajectory: Trajectory) -> dict[str, Tensor]:
 
 
 def intervals(trajectory: Trajectory) -> dict[str, Tensor]:
-    """Half-widths of 95 % intervals over tasks: of the query set after adaptation and after each inner step."""
+    """Return half-widths of 95 % intervals over tasks: of the query set after adaptation and after each inner step."""
     metrics = {}
     for name, values in (("outer_loss", trajectory.query_loss), ("outer_accuracy", trajectory.query_accuracy)):
         if values is not None:
@@ -72,8 +72,8 @@ def intervals(trajectory: Trajectory) -> dict[str, Tensor]:
 
 
 def ci95(values: Tensor) -> Tensor:
-    """Half-width of the 95 % interval of the mean over tasks (dimension 0): t·s/√n, with Student's t of n − 1 degrees
-    of freedom; NaN for a single task."""
+    """Return the half-width of the 95 % interval of the mean over tasks (dimension 0): t·s/√n, with Student's t of n −
+    1 degrees of freedom; NaN for a single task."""
     number = values.shape[0]
     if number == 1:
         return torch.full_like(values[0], torch.nan)

@@ -47,7 +47,7 @@ def prepare_network(
 
 
 def check_network(network: nn.Module, inputs: Shaped[Tensor, "samples *input"], num_outputs: int) -> None:
-    """A forward pass on a task's inputs, as in training. An error of the network's own is raised as it is.
+    """Check a forward pass on a task's inputs, as in training. An error of the network's own is raised as it is.
 
     Raises:
         SettingError: if a weight is not finite, the inputs are of a type that the network does not take, the outputs
@@ -115,8 +115,8 @@ def _require_constant(network: nn.Module, after: Mapping[str, Tensor]) -> None:
 
 
 def check_adaptation(algorithm: OuterLoop, episodes: Episodes) -> None:
-    """Whether anything is learned, and inner steps have anything to change. Weights of the network that play no part
-    in the outputs are named: they stay as they are. An objective that is of second order later is tried once.
+    """Check that anything is learned, and that inner steps have anything to change. Weights of the network that play no
+    part in the outputs are named: they stay as they are. An objective that is of second order later is tried once.
 
     Raises:
         SettingError: if all of it is frozen, or there is none; if a second derivative will be missing.

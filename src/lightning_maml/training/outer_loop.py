@@ -95,13 +95,13 @@ class OuterLoop(pl.LightningModule):
 
     @property
     def test_trajectory(self) -> Trajectory:
-        """Every task of the last meta-test, in order."""
+        """Return every task of the last meta-test, in order."""
         if len(self._test_parts) > 1:
             self._test_parts = [Trajectory.concatenate(self._test_parts)]
         return self._test_parts[0]
 
     def optimizer_of(self, parameters: Iterable[Tensor]) -> tuple[Optimizer, LRScheduler | None]:
-        """The outer optimizer of these parameters, and the schedule of its step size."""
+        """Return the outer optimizer of these parameters, and the schedule of its step size."""
         optimizer = make_optimizer(self._outer_optimizer, parameters)
         return optimizer, None if self._lr_scheduler is None else make_scheduler(self._lr_scheduler, optimizer)
 
@@ -188,14 +188,14 @@ class OuterLoop(pl.LightningModule):
 
     @property
     def _step(self) -> dict[str, Any]:
-        """Lightning takes "step" for the loggers' x axis, where it would count meta-batches."""
+        """Return the "step" that Lightning takes for the loggers' x axis, where it would count meta-batches."""
         return {"step": float(self.global_step if self._tested_step is None else self._tested_step)}
 
     def _outer_objective(self) -> Objective:
         return self.objective(self.num_inner_steps, self.global_step, trace=self.log_every_step)
 
     def _surrogate(self, gradients: dict[str, Tensor]) -> Tensor:
-        """Σ⟨θ, g⟩ with g constant: its gradient is g."""
+        """Return Σ⟨θ, g⟩ with g constant: its gradient is g."""
         meta = self.learner.meta_parameters()
         return torch.stack([(meta[name] * gradient).sum() for name, gradient in gradients.items()]).sum()
 

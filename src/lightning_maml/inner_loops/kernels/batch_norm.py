@@ -18,7 +18,7 @@ def normalized(
     bias: Float[Tensor, " channels"] | None,
     eps: float,
 ) -> Float[Tensor, "samples channels *image"]:
-    """y = weight·(x − μ)/√(σ² + eps) + bias, with each channel's mean μ and variance σ² over the batch.
+    """Return y = weight·(x − μ)/√(σ² + eps) + bias, with each channel's mean μ and variance σ² over the batch.
 
     The same as `F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)`, and twice differentiable: PyTorch
     composes the second derivative of some twenty elementwise operations, a third of a meta-update on a CPU; here it is
@@ -58,7 +58,7 @@ class _BatchNorm(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: tuple[int | None, ...], x: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        """Channels of different tasks are different channels."""
+        """Treat the channels of different tasks as different channels."""
         weight, bias = (per_task(value, dim, info) for value, dim in ((weight, in_dims[1]), (bias, in_dims[2])))
         y, mean, r = _BatchNorm.apply(folded(x, in_dims[0], info), weight, bias, eps)
         of_tasks = (info.batch_size, -1)
@@ -126,7 +126,7 @@ class _SecondBackward(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Nothing to keep."""
+        """Keep nothing."""
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -135,6 +135,6 @@ class _SecondBackward(torch.autograd.Function):
 
 
 def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """scale·x + shift for each channel, in one pass: batch norm with known statistics."""
+    """Return scale·x + shift for each channel, in one pass: batch norm with known statistics."""
     y: Tensor = _native(x, scale, shift, torch.zeros_like(scale), torch.ones_like(scale), False, 0.0, 0.0)[0]
     return y

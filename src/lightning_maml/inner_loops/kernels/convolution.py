@@ -39,7 +39,8 @@ def convolved(
 
 
 def _laid_out(x: Tensor) -> Tensor:
-    """Channels last on a CPU, where max-pooling is then ten times as fast; derivatives follow the layout of x."""
+    """Return a tensor channels last on a CPU, where max-pooling is then ten times as fast; derivatives follow the
+    layout of x."""
     if x.dim() != 4 or x.device.type != "cpu":
         return x
     if x.shape[1] == 1:  # whose layout is ambiguous, and would be taken for the other one
@@ -73,7 +74,7 @@ class _Convolution(torch.autograd.Function):
         options: tuple[Any, ...],
         groups: int,
     ) -> tuple[Tensor, int]:
-        """The tasks are groups of a grouped convolution; with one kernel for all, they are more samples."""
+        """Make the tasks groups of a grouped convolution; with one kernel for all, they are more samples."""
         if in_dims[1] is None and in_dims[2] is None:
             samples = x.movedim(in_dims[0], 0).flatten(0, 1)
             shared: Any = _Convolution.apply(_laid_out(samples), weight, bias, options, groups)
@@ -102,8 +103,8 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        """With cotangents u of ∂x, v of ∂weight and z of ∂bias: conv(u, weight) + conv(x, v) + z for g; and, for x and
-        weight, the gradients that g sends back through conv(·, v) and conv(u, ·)."""
+        """Return, with cotangents u of ∂x, v of ∂weight and z of ∂bias: conv(u, weight) + conv(x, v) + z for g; and,
+        for x and weight, the gradients that g sends back through conv(·, v) and conv(u, ·)."""
         u, v, z = gradients
         g, x, weight = ctx.saved_tensors
         options, groups = ctx.how

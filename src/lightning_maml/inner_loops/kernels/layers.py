@@ -50,8 +50,8 @@ def _is_marked(value: Any) -> bool:
 
 
 def _native(value: Any) -> Any:
-    """A tensor, or those of a list, as PyTorch's own layers lay them out; from then on that is the one in use, so that
-    what is changed in place is changed for all."""
+    """Return a tensor, or those of a list, as PyTorch's own layers lay them out; from then on that is the one in use,
+    so that what is changed in place is changed for all."""
     if isinstance(value, list | tuple):
         return _each_of(value, _native)
     if not _is_marked(value):
@@ -66,12 +66,13 @@ def _native(value: Any) -> Any:
 
 
 def _latest(value: Any) -> Any:
-    """A tensor, whatever its layout."""
+    """Return a tensor, whatever its layout."""
     return value._native if _is_marked(value) and value._native is not None else value
 
 
 def _each_of(values: Any, change: Callable[[Any], Any]) -> Any:
-    """A tuple or list of changed values; it itself where nothing changes, for it may be of a class of its own."""
+    """Return a tuple or list of changed values; the same one where nothing changes, for it may be of a class of its
+    own."""
     changed = [change(value) for value in values]
     if all(new is old for new, old in zip(changed, values, strict=True)):
         return values
@@ -131,20 +132,20 @@ def _max_pool2d(
 
 
 def _folded(y: Tensor) -> Tensor:
-    """What has its tasks side by side, if it has."""
+    """Return the tensor whose tasks are side by side, if it is one."""
     marked: Tensor = _marked(y) if is_batchedtensor(y) else y
     return marked
 
 
 def _is_last(value: Tensor) -> bool:
-    """Whether a tensor is channels last by its user's own hand, and so is what PyTorch makes of it."""
+    """Return whether a tensor is channels last by its user's own hand, and so is what PyTorch makes of it."""
     if _is_marked(value) or value.dim() != 4:
         return False
     return value.is_contiguous(memory_format=torch.channels_last) and not value.is_contiguous()
 
 
 def _each(size: int | Sequence[int], dimensions: int) -> Sequence[int]:
-    """A size for every dimension of the image, where one may stand for all."""
+    """Return a size for every dimension of the image, where one may stand for all."""
     if isinstance(size, int):
         return (size,) * dimensions
     return tuple(size) * (dimensions if len(size) == 1 else 1)

@@ -36,7 +36,7 @@ def check_sweep(config: DictConfig) -> None:
 
 
 def _check_search(sweeper: Any) -> None:
-    """Optuna's: how many trials, what is better, and where they are kept."""
+    """Check Optuna's settings: how many trials, what is better, and where they are kept."""
     require("hydra.sweeper.n_trials", sweeper.n_trials, Count)
     if sweeper.direction not in ("minimize", "maximize"):
         raise SettingError("hydra.sweeper.direction", sweeper.direction, "give minimize or maximize")
