@@ -12,28 +12,22 @@ from lightning_maml.shell import command_line, sweeps
 def main(cfg: DictConfig) -> float | None:
     """Run once; return the best value of the monitored metric, for sweepers to optimize."""
     # Imported here, because torch takes seconds and --help should not.
+    from lightning_maml import training
     from lightning_maml.data import headline
     from lightning_maml.few_shot import Recipe
     from lightning_maml.reports import announce, logged
     from lightning_maml.shell.configuration import build, build_each, check_settings
     from lightning_maml.shell.recording import recorded
-    from lightning_maml.training import (
-        check_adaptation,
-        check_checkpoint,
-        make_trainer,
-        prepare_network,
-        read_checkpoint,
-    )
 
     check_settings(cfg)  # before anything is downloaded or prepared for a run that cannot work
     ckpt_path, run = cfg.train.ckpt_path, HydraConfig.get().runtime
     if ckpt_path is not None or not cfg.train.fit:
-        read_checkpoint(ckpt_path)
+        training.read_checkpoint(ckpt_path)
     command_line.seed_everything(cfg.train.seed, cfg.train.matmul_precision)
     best, last = build_each(cfg.train.checkpoint.best, cfg.train.checkpoint.last)
     callbacks = [*build_each(*cfg.train.callbacks.values(), cfg.train.early_stopping), best, last]
     loggers = build_each(*cfg.logging.values())
-    trainer = make_trainer(cfg.train.pl_trainer, run.output_dir, logger=loggers, callbacks=callbacks)
+    trainer = training.make_trainer(cfg.train.pl_trainer, run.output_dir, logger=loggers, callbacks=callbacks)
     sweeps.require_processes_from_outside(trainer)
     make_algorithm = build(cfg.algorithm, learner=None, _partial_=True)
 
@@ -41,15 +35,15 @@ def main(cfg: DictConfig) -> float | None:
     datamodule.require_divisible_by(trainer.world_size)
     example, num_outputs = datamodule.example("train"), datamodule.num_outputs
     network = build(cfg.model.torch_module, input_shape=datamodule.input_shape, num_outputs=num_outputs)
-    batch_norm = prepare_network(network, example, num_outputs, cfg.model.batch_norm)
+    batch_norm = training.prepare_network(network, example, num_outputs, cfg.model.batch_norm)
     learner = build(cfg.algorithm.learner, network=network)
     datamodule.require_tasks_for(any_ways=learner.any_ways)
     algorithm = make_algorithm(learner=learner)
-    check_adaptation(algorithm, example)
+    training.check_adaptation(algorithm, example)
     config = recorded(cfg)
     algorithm.recipe = Recipe.of(config, example, num_outputs, run.choices["data"], batch_norm).plain()
     if ckpt_path is not None:
-        check_checkpoint(ckpt_path, algorithm, trainer, trains=cfg.train.fit)
+        training.check_checkpoint(ckpt_path, algorithm, trainer, trains=cfg.train.fit)
 
     announce(trainer, algorithm, headline(datamodule), run.choices, run.output_dir, batch_norm)
     with logged(trainer, algorithm, config, HydraConfig.get(), best):
