@@ -103,8 +103,8 @@ def check_settings(cfg: DictConfig, group: str | None = None) -> None:
 
 
 def build(node: Any, **given: Any) -> Any:
-    """Return what a node's `_target_` makes of its settings, lists and mappings as Python's own, and of `given`."""
-    return hydra.utils.instantiate(node, _convert_="all", **given)
+    """Return what a node's `_target_` makes of its settings and of `given`."""
+    return hydra.utils.instantiate(node, **given)
 
 
 def build_each(*nodes: DictConfig | None) -> list[Any]:
