@@ -73,7 +73,7 @@ WRONG_TYPE = {
     ],
     "logging": [
         ("logging.csv=5", "logging.csv=5: must be a node whose _target_ makes a Logger"),
-        ("logging=wandb logging.wandb.log_model=3", "logging.wandb.log_model=3: give"),
+        ("logging=wandb logging.wandb.log_model=3", "logging.wandb.log_model=3: must be a valid boolean or 'all'"),
     ],
 }
 

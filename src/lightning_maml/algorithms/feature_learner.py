@@ -59,7 +59,7 @@ def require_body_and_head(network: nn.Module, method: str) -> nn.Linear:
     head: Any = getattr(network, "head", None)
     if not isinstance(head, nn.Linear) or not isinstance(getattr(network, "body", None), nn.Module):
         raise SettingError(
-            "_target_",
+            "torch_module._target_",
             type(network).__qualname__,
             f"{method} treats body and head differently; give the network a `body` and a linear `head`",
         )

@@ -50,7 +50,7 @@ def as_typed(cfg: DictConfig, path: str) -> str:
     parent, _, name = path.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
     raw: Any = OmegaConf.to_container(node, resolve=False) if isinstance(node, DictConfig) else {}
-    other = re.fullmatch(r"\$\{([\w.]+)\}", str(raw.get(name)))
+    other = re.fullmatch(r"\$\{(?:oc\.select:)?([\w.]+)(?:,\w*)?\}", str(raw.get(name)))
     return path if other is None or OmegaConf.select(cfg, other[1]) is None else as_typed(cfg, other[1])
 
 
