@@ -71,7 +71,7 @@ venv: $(STAMP) ## Build .venv without running anything
 clean: ## Remove .venv
 	rm -rf $(VENV)
 
-# The lock is complete, so pip resolves nothing: this is what overrides torchmeta's outdated pins (README.md).
+# The lock is complete, so pip resolves nothing: this is what overrides torchmeta's outdated pins (docs/install.md).
 $(LOCK): requirements.txt
 	@test -n "$(PYTHON)" || { echo 'No Python from 3.11 to 3.14 found: install one, or name it: make PYTHON=/path/to/python'; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
