@@ -29,16 +29,17 @@ def clone(tmp_path: Path) -> Path:
         if (ROOT / name).is_file():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, tmp_path / name)
-    shell("git init -q && git add -A", tmp_path)
+    shell("git init -q && git add -A && git commit -qm first", tmp_path)
     return tmp_path
 
 
 def shell(commands: str, folder: Path) -> str:
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    author = {f"GIT_{who}_{what}": "me" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     done = subprocess.run(
         ["bash", "-ec", commands],
         cwd=folder,
-        env=environment(PATH=programs, PYTHONPATH=str(folder / "src")),
+        env=environment(PATH=programs, PYTHONPATH=str(folder / "src"), **author),
         capture_output=True,
         text=True,
         timeout=300,
