@@ -30,6 +30,7 @@ def main(cfg: DictConfig) -> float | None:
     trainer = training.make_trainer(cfg.train.pl_trainer, run.output_dir, logger=loggers, callbacks=callbacks)
     sweeps.require_processes_from_outside(trainer)
     make_algorithm = build(cfg.algorithm, learner=None, _partial_=True)
+    training.check_optimizers(make_algorithm.keywords, trainer.strategy.root_device)
 
     datamodule = build(cfg.data.datamodule)
     datamodule.require_divisible_by(trainer.world_size)

@@ -181,7 +181,7 @@ def test_what_needs_no_data_is_refused_before_a_connection_is_tried(tmp_path: Pa
 
 def test_settings_of_the_other_programs(tmp_path: Path) -> None:
     done = program("src/prepare.py", "data=glyphs", "data.datamodule.nway=five", f"hydra.run.dir={tmp_path}/a")
-    assert "data.datamodule.nway=five: give a whole number" in the_line(*ended(done), tmp_path / "a")
+    assert "data.datamodule.nway=five: must be a valid integer" in the_line(*ended(done), tmp_path / "a")
     done = program("src/compare.py", str(tmp_path), str(tmp_path))
     assert done.returncode == 1 and "tasks.csv" in the_line(*ended(done), tmp_path / "b")
 

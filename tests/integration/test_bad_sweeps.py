@@ -22,7 +22,7 @@ def refuse_sweep(*arguments: str, folder: Path) -> str:
         ("hydra=joblib hydra.launcher.n_jobs=two", ["hydra.launcher.n_jobs=two", "Integer"]),
         ("hydra=joblib hydra.launcher.n_job=2", ["hydra.launcher.n_job=2", "did you mean hydra.launcher.n_jobs=2?"]),
         ("hydra=submitit_local hydra.launcher.timeout_min=soon", ["hydra.launcher.timeout_min=soon", "Integer"]),
-        ("hydra=optuna hydra.sweeper.n_trials=0", ["hydra.sweeper.n_trials=0", "greater than or equal to 1"]),
+        ("hydra=optuna hydra.sweeper.n_trials=0", ["hydra.sweeper.n_trials=0", "must be at least 1"]),
         ("hydra=optuna hydra.sweeper.n_jobs=0", ["hydra.sweeper.n_jobs=0", "from 1"]),
         ("hydra=optuna hydra.sweeper.direction=up", ["hydra.sweeper.direction=up", "minimize or maximize"]),
         ("hydra=optuna hydra.sweeper.storage=nowhere", ["hydra.sweeper.storage=nowhere", "sqlite:///"]),

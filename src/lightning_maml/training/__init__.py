@@ -5,6 +5,7 @@ from lightning_maml.training.checkpoints import AtomicCheckpointIO, Checkpoint
 from lightning_maml.training.interruption import Interruption
 from lightning_maml.training.metrics import ci95
 from lightning_maml.training.network_checks import check_adaptation, check_network, prepare_network
+from lightning_maml.training.optimizers import check_optimizers
 from lightning_maml.training.outer_loop import OuterLoop
 from lightning_maml.training.resumption import Resumption
 from lightning_maml.training.trainer import check_trainer_settings, make_trainer
@@ -19,6 +20,7 @@ __all__ = [
     "check_adaptation",
     "check_checkpoint",
     "check_network",
+    "check_optimizers",
     "check_trainer_settings",
     "ci95",
     "make_trainer",

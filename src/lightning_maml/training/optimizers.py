@@ -1,7 +1,7 @@
 """The outer optimizer and the schedule of its step size."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -47,16 +47,19 @@ def step_scheduler(scheduler: Any) -> None:
         scheduler.step()
 
 
-def check_optimizers(
-    make: Callable[..., Optimizer], schedule: Callable[[Optimizer], LRScheduler] | None, device: torch.device
-) -> None:
+def check_optimizers(parts: Mapping[str, Any], device: torch.device) -> None:
     """Let an outer optimizer and its schedule do one update of a single number on this device.
+
+    Args:
+        parts: `outer_optimizer` and `lr_scheduler`, as `OuterLoop` takes them.
+        device: where the run trains.
 
     Raises:
         SettingError: if one of them cannot, as L-BFGS, which evaluates the loss itself.
     """
     parameter = torch.zeros(1, requires_grad=True, device=device)
-    optimizer = make_optimizer(make, [parameter])
+    optimizer = make_optimizer(parts["outer_optimizer"], [parameter])
+    schedule = parts.get("lr_scheduler")
     scheduler = None if schedule is None else make_scheduler(schedule, optimizer)
     parameter.grad = torch.ones_like(parameter)
     with refusals_as_settings("outer_optimizer._target_", type(optimizer)):

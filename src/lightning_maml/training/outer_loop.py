@@ -117,7 +117,8 @@ class OuterLoop(pl.LightningModule):
         """
         told = {name: getattr(self.trainer, name) for name in ("precision", "overfit_batches")}
         check_trainer_settings(told | {"inference_mode": self.trainer.test_loop.inference_mode})
-        check_optimizers(self._outer_optimizer, self._lr_scheduler, self.trainer.strategy.root_device)
+        parts = {"outer_optimizer": self._outer_optimizer, "lr_scheduler": self._lr_scheduler}
+        check_optimizers(parts, self.trainer.strategy.root_device)
 
     def training_step(self, episodes: Episodes, batch_idx: int) -> None:
         trajectory, gradients = self.inner_loop(

@@ -127,5 +127,5 @@ def test_where_nothing_fits_it_recomputes(clock: list[float], caplog: pytest.Log
 
 
 def test_a_deterministic_run_must_say_which() -> None:
-    with pytest.raises(SettingError, match="train.deterministic=True: inner_loop=auto chooses by time"):
+    with pytest.raises(SettingError, match="deterministic=True: inner_loop=auto chooses by time"):
         AutoLoop(SGD, deterministic=True)

@@ -35,7 +35,7 @@ class Unfinished(Adam):
     ],
 )
 def test_what_works_passes(make: Any, schedule: Any) -> None:
-    check_optimizers(make, schedule, CPU)
+    check_optimizers({"outer_optimizer": make, "lr_scheduler": schedule}, CPU)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_what_works_passes(make: Any, schedule: Any) -> None:
 )
 def test_what_does_not_is_refused_as_a_setting(make: Any, schedule: Any, said: str) -> None:
     with pytest.raises(SettingError, match=f"^{said}"):
-        check_optimizers(make, schedule, CPU)
+        check_optimizers({"outer_optimizer": make, "lr_scheduler": schedule}, CPU)
 
 
 @pytest.mark.parametrize(
@@ -64,5 +64,5 @@ def test_what_does_not_is_refused_as_a_setting(make: Any, schedule: Any, said: s
 )
 def test_a_bug_in_somebodys_own_is_raised_as_it_is(make: Any, schedule: type[LRScheduler], error: Any) -> None:
     with pytest.raises(error) as raised:
-        check_optimizers(make, schedule, CPU)
+        check_optimizers({"outer_optimizer": make, "lr_scheduler": schedule}, CPU)
     assert not isinstance(raised.value, SettingError)
