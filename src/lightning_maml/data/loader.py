@@ -61,15 +61,16 @@ class EpisodeLoader(DataLoader[Any]):
         """Tell Lightning, by being there, that this loader can be resumed in the middle of an epoch."""
 
 
-if sys.platform == "linux":
-
-    def _heed_the_parent_alone(_worker: int) -> None:
-        """Heed SIGTERM from the parent alone. A cluster sends it to every process; the one that trains ends its workers
-        when it has saved, and also sends SIGTERM when it exits, and waits for them."""
+def _heed_the_parent_alone(_worker: int) -> None:
+    """Heed SIGTERM from the parent alone, on Linux. A cluster sends it to every process; the one that trains ends its
+    workers when it has saved, and also sends SIGTERM when it exits, and waits for them."""
+    if sys.platform == "linux":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_when_the_parent_says_so, daemon=True).start()
 
-    def _end_when_the_parent_says_so() -> None:
+
+def _end_when_the_parent_says_so() -> None:
+    if sys.platform == "linux":
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
             pass
         os._exit(0)

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -19,7 +18,8 @@ from lightning_maml.training.checkpoints import validation_follows
 
 log = logging.getLogger(__name__)
 
-_PREEMPTION = (signal.SIGTERM,) if sys.platform == "win32" else (signal.SIGTERM, signal.SIGUSR1)
+# Windows has no SIGUSR1.
+_PREEMPTION = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 _SIGNALS = (signal.SIGINT, *_PREEMPTION)
 _REPEATED = 5.0  # seconds in which a signal may arrive twice: from the cluster and from another process of the run
 
