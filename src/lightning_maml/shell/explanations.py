@@ -42,6 +42,9 @@ def explain(error: BaseException, cfg: DictConfig | None = None) -> str | None:
             return f"{_node(error)}{one_line(one)}"
     if isinstance(error, InstantiationException) and not _is_about_the_yaml(chain[-1]):
         return None
+    refused = re.match(r"SettingError raised while resolving interpolation: (.*)", str(error))
+    if refused is not None:  # by a resolver of ours; OmegaConf keeps its words alone
+        return printable(refused[1])
     if isinstance(error, HydraException | OmegaConfBaseException):
         return "; ".join(dict.fromkeys(one_line(one) for one in chain))
     return None
