@@ -69,10 +69,15 @@ def launch(main: Callable[[], Any], paths: Sequence[str] = ()) -> None:
         sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)  # Ctrl-C before training began; Lightning handles it from then on
-    except BrokenPipeError:  # nobody reads any more, as in `--help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        pass  # nobody reads any more, as in `--help | head`
     except Exception as error:
         _refuse(error)
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # Python would flush again when it exits, and tell of it once more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def read_dotenv() -> None:
