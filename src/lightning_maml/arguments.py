@@ -48,7 +48,8 @@ def checked(constructor: _Constructor) -> _Constructor:
         except ValidationError as error:
             place = error.errors()[0]["loc"][0]
             name = list(signature.parameters)[place] if isinstance(place, int) else place
-            raise SettingError.of(error, name, given.get(name)) from error
+            parameter = signature.parameters.get(name)  # None for one of **settings
+            raise SettingError.of(error, name, given.get(name), parameter and parameter.annotation) from error
 
     return wrapped  # type: ignore[return-value]
 
@@ -67,4 +68,4 @@ def require(name: str, value: Any, hint: Any) -> None:
     try:
         TypeAdapter(hint, config=STRICT).validate_python(_plain(value))
     except ValidationError as error:
-        raise SettingError.of(error, name, value) from error
+        raise SettingError.of(error, name, value, hint) from error

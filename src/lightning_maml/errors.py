@@ -4,7 +4,7 @@ A class names its own argument, as in `num_layers=5: …`; where that stands in 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -43,7 +43,7 @@ class SettingError(ValueError):
             super().__init__(printable(f"{setting}={value}: {rule}", keep="\n"))
 
     @classmethod
-    def of(cls, error: ValidationError, setting: str, value: Any) -> "SettingError":
+    def of(cls, error: ValidationError, setting: str, value: Any, hint: Any = None) -> "SettingError":
         """Return what pydantic has found in a value, or in a part of it: `num_filters=0: must be greater than or equal
         to 1`. Of a union, the rules of all its members are given.
 
@@ -51,6 +51,7 @@ class SettingError(ValueError):
             error: pydantic's.
             setting: what the value is of.
             value: what was validated.
+            hint: the annotation; where it allows None, the rule says so.
         """
         found = [(*_part(value, one["loc"]), _rule(one["type"], one["msg"])) for one in error.errors()]
         keys, part, _ = max(found, key=lambda one: len(one[0]))
@@ -58,6 +59,8 @@ class SettingError(ValueError):
         if len(rules) > 1:
             rules.pop(_NODE, None)  # a tensor, say, where a number will do
         rule = " or ".join(rules).replace(" or must be", " or")
+        if not keys and type(None) in get_args(hint):
+            rule += ", or null"
         return cls(".".join([setting, *(str(key) for key in keys if isinstance(key, str))]), part, rule)
 
 

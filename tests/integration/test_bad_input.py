@@ -45,7 +45,7 @@ from tests.paths import DATASET_PATH
         ("train.seed=-1", ["train.seed=-1", "at least 0"]),
         ("optim.inner_optimizer.lr=-1", ["optim.inner_optimizer", "Invalid learning rate"]),
         ("optim.outer_optimizer.lr=-1", ["optim.outer_optimizer", "Invalid learning rate"]),
-        ("algorithm.gradient_clip_val=0", ["algorithm.gradient_clip_val=0", "greater than 0"]),
+        ("algorithm.gradient_clip_val=0", ["algorithm.gradient_clip_val=0", "null"]),
         ("model.torch_module._target_=lightning_maml.models.Conv5", ["lightning_maml.models.Conv5"]),
         ("+model.torch_module.depth=3", ["unexpected keyword argument 'depth'"]),
         ("logging=wandb logging.wandb.watch.log=all", ["logging.wandb.watch.log=all", "gradients"]),

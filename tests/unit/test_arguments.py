@@ -45,7 +45,7 @@ def test_what_an_annotation_allows(hint: Any, value: object) -> None:
         (str, 1, "some.setting=1: must be a valid string"),
         (float, float("nan"), "some.setting=nan: must be a finite number"),
         (Positive, float("inf"), "some.setting=inf: must be a finite number"),
-        (float | None, "a", "some.setting=a: must be a valid number"),
+        (float | None, "a", "some.setting=a: must be a valid number, or null"),
         (Literal["max", "min"], "mean", "some.setting=mean: must be 'max' or 'min'"),
         (int | Literal["auto"], "all", "some.setting=all: must be a valid integer or 'auto'"),
         (Sequence[Count], [3, 0], "some.setting=0: must be at least 1"),

@@ -174,7 +174,7 @@ def _require(setting: str, value: Any, hint: Any) -> None:
         if adapter is not None:
             adapter.validate_json(json.dumps(value))  # as JSON, where a list may stand for a tuple
     except ValidationError as error:
-        raise SettingError.of(error, setting, value) from error
+        raise SettingError.of(error, setting, value, hint) from error
     except ValueError as error:  # Python writes no integer of more than 4,300 digits
         raise SettingError(setting, "…", str(error)) from error
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_maml.episodes import Episodes
 from lightning_maml.inner_loops import Trajectory
 from lightning_maml.training.health import MetaBatch
-from lightning_maml.training.ranks import mean_of_ranks, of_all_ranks
+from lightning_maml.training.ranks import of_all_ranks, of_each_rank
 
 
 class Accumulation:
@@ -43,7 +43,7 @@ class Accumulation:
     def state_dict(self, trainer: pl.Trainer) -> dict[str, Any]:
         """Return what a checkpoint keeps between the meta-batches of one meta-update, of all processes."""
         return {
-            "gradients": mean_of_ranks(trainer, self._gradients),
+            "gradients": {name: of_each_rank(trainer, gradient) for name, gradient in self._gradients.items()},
             "trajectories": [tuple(of_all_ranks(trainer, trajectory)) for trajectory in self._trajectories],
         }
 
@@ -53,9 +53,12 @@ class Accumulation:
         self._trajectories = [Trajectory(*fields) for fields in state.get("trajectories", [])]
 
     def resume(self, module: pl.LightningModule, meta: Mapping[str, Tensor]) -> None:
-        """Bring what was loaded to θ's device and type, and keep this process's own tasks."""
-        own = slice(module.global_rank, None, module.trainer.world_size)
-        self._gradients = {name: gradient.to(meta[name]) for name, gradient in self._gradients.items()}
+        """Bring what was loaded to θ's device and type, and keep this process's own part; of a run of another number of
+        processes, the mean gradient."""
+        rank, ranks = module.global_rank, module.trainer.world_size
+        own = slice(rank, None, ranks)
+        for name, each in self._gradients.items():
+            self._gradients[name] = (each[rank] if len(each) == ranks else each.mean(dim=0)).to(meta[name])
         self._trajectories = [
             Trajectory(*(None if value is None else value[own].to(module.device) for value in fields))  # type: ignore[arg-type]
             for fields in self._trajectories

@@ -182,8 +182,12 @@ def _check_accumulated(sums: Mapping[str, Any] | None, algorithm: OuterLoop) -> 
     joined = Trajectory.concatenate([Trajectory(*fields) for fields in sums["trajectories"]])
     seen = [joined.query_loss, *(values for values in joined if values is not None)]
     kinds = {(values.shape[1:], values.is_floating_point()) for values in seen}
-    found = {name: value.shape for name, value in sums["gradients"].items()}
-    if found != wanted or kinds != {((algorithm.num_inner_steps + 1,), True)}:
+    found = {name: value.shape[1:] for name, value in sums["gradients"].items()}  # [ranks, *shape]
+    if (
+        not all(value.dim() and len(value) for value in sums["gradients"].values())
+        or found != wanted
+        or kinds != {((algorithm.num_inner_steps + 1,), True)}
+    ):
         raise ValueError("accumulated: it is of another algorithm")
 
 

@@ -18,14 +18,18 @@ def mean_of_ranks(trainer: pl.Trainer, tensors: Mapping[str, Tensor]) -> dict[st
     return {name: part.view_as(tensors[name]) for name, part in zip(tensors, parts, strict=True)}
 
 
+def of_each_rank(trainer: pl.Trainer, values: Tensor) -> Tensor:
+    """Return a tensor's values in each process, `[ranks, *shape]`."""
+    if trainer.world_size == 1:
+        return values[None]
+    parts = [torch.empty_like(values) for _ in range(trainer.world_size)]
+    torch.distributed.all_gather(parts, values.contiguous())
+    return torch.stack(parts)
+
+
 def of_all_ranks(trainer: pl.Trainer, trajectory: Trajectory) -> Trajectory:
     """Return the tasks of all processes in order: rank r of w has tasks r, r + w, r + 2w, …"""
     if trainer.world_size == 1:
         return trajectory
-
-    def gathered(values: Tensor) -> Tensor:
-        parts = [torch.empty_like(values) for _ in range(trainer.world_size)]
-        torch.distributed.all_gather(parts, values.contiguous())
-        return torch.stack(parts, dim=1).flatten(0, 1)
-
-    return Trajectory(*(None if values is None else gathered(values) for values in trajectory))  # type: ignore[arg-type]
+    in_order = (None if one is None else of_each_rank(trainer, one).transpose(0, 1).flatten(0, 1) for one in trajectory)
+    return Trajectory(*in_order)  # type: ignore[arg-type]

@@ -69,7 +69,7 @@ def make_trainer(settings: Mapping[str, Any], run_dir: str | None = None, **part
         parts: arguments that are made already.
 
     Raises:
-        SettingError: for what Lightning refuses, naming the argument that its message names.
+        SettingError: for what Lightning refuses, naming the argument that its message names, or whose value it quotes.
     """
     if settings.get("accelerator") == "auto":
         parts["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
@@ -83,6 +83,7 @@ def make_trainer(settings: Mapping[str, Any], run_dir: str | None = None, **part
             raise
         message = one_line(error.__cause__)
         named = sorted((name for name in settings if re.search(rf"\b{name}\b", message)), key=message.index)
+        named += [name for name, value in settings.items() if isinstance(value, str) and f"'{value}'" in message]
         setting, value = (named[0], settings[named[0]]) if named else ("pl_trainer", "Trainer(…)")
         raise SettingError(setting, value, message) from error
     device = trainer.strategy.root_device

@@ -68,8 +68,9 @@ def main(folder: Path) -> None:
     letters = [f"{part}={folder / 'letters' / part}" for part in ("support", "query")]
     glyph_images.write_images(folder / "letters")
     settings = (f"ckpt={folder / 'higher' / 'checkpoints' / 'best.ckpt'}", *letters, f"output={folder / 'adapt'}")
-    # Without onnx=true, which compares its file's probabilities with PyTorch's: here both come from unwritten memory.
     print("adapt", run("adapt", folder, "src/adapt.py", *settings), flush=True)
+    settings = (*settings[:-1], f"output={folder / 'onnx'}", "onnx=true")
+    print("onnx", run("onnx", folder, "src/adapt.py", *settings), flush=True)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,9 @@ def test_runs_from_fit_to_pictures_that_wait_once_for_each_meta_update(
 ) -> None:
     ends = on_null_gpu(null_gpu, "runs", tmp_path).splitlines()
     logs = "\n".join((tmp_path / f"{name}.log").read_text() for name, code in map(str.split, ends) if code != "0")
-    assert ends == [*(f"{name} 0" for name in RUNS), "adapt 0"], logs
+    assert ends[:-1] == [*(f"{name} 0" for name in RUNS), "adapt 0"], logs
+    # Its file is compared with PyTorch, and both read unwritten memory here: only that may stop it.
+    assert ends[-1] == "onnx 0" or "its probabilities differ from PyTorch's by nan" in logs, logs
     for name in RUNS:
         run = tmp_path / name
         for picture in ("curves.png", "episode.png", "adaptation.png"):

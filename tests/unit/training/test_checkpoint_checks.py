@@ -372,7 +372,12 @@ def test_more_values_than_anybody_can_walk_through_are_refused(stopped: Path, tm
 
 @pytest.mark.parametrize(
     "sums",
-    [{"gradients": {"x": torch.zeros(3)}, "trajectories": []}, {"gradients": {}, "trajectories": [(1, 2, 3)]}, 5, []],
+    [
+        {"gradients": {"x": torch.zeros(1, 3)}, "trajectories": []},
+        {"gradients": {}, "trajectories": [(1, 2, 3)]},
+        5,
+        [],
+    ],
     ids=["gradients", "trajectories", "number", "list"],
 )
 def test_an_unfinished_meta_update_that_is_garbage_is_refused(stopped: Path, tmp_path: Path, sums: Any) -> None:
@@ -393,7 +398,7 @@ def test_an_unfinished_meta_update_that_is_garbage_is_refused(stopped: Path, tmp
 def test_trajectories_of_an_unfinished_meta_update_are_numbers_at_each_step(
     stopped: Path, tmp_path: Path, loss: Any, accuracy: Any, fits: bool
 ) -> None:
-    gradients = {name: torch.zeros_like(value) for name, value in algorithm().learner.meta_parameters().items()}
+    gradients = {name: torch.zeros_like(value)[None] for name, value in algorithm().learner.meta_parameters().items()}
     sums = {"gradients": gradients, "trajectories": [(loss, loss, accuracy, accuracy)]}
     said = resume(torch.load(stopped, weights_only=True) | {"accumulated": sums}, tmp_path)
     assert (said is None) is fits

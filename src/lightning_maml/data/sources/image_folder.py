@@ -1,7 +1,6 @@
 """Few-shot tasks over your own images: a folder is a class."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,11 @@ class ImageFolder(ListedDataset):
     Args:
         root: the folder.
         num_classes_per_task: N.
-        meta_train, meta_val, meta_test, meta_split: which split; exactly one.
         mode: the mode to which every image is converted: "RGB", or "L" for grey.
         ratio: without folders for the splits, the share of the classes of each.
         split_seed: without folders for the splits, which classes are in which.
         skip_unreadable: leave out files that are no images, with a warning that names each, rather than refuse them.
-        transform, target_transform, dataset_transform, class_augmentations: as `ListedDataset` takes them.
+        settings: the split and the transforms, as `ListedDataset` takes them.
 
     Raises:
         SettingError: if the folder is missing or holds no classes, or a file is no image.
@@ -47,28 +45,17 @@ class ImageFolder(ListedDataset):
         self,
         root: str,
         num_classes_per_task: int,
-        meta_train: bool = False,
-        meta_val: bool = False,
-        meta_test: bool = False,
-        meta_split: str | None = None,
         mode: str = "RGB",
         ratio: Shares = (0.6, 0.2, 0.2),
         split_seed: Seed = 0,
         skip_unreadable: bool = False,
-        transform: Callable[[Any], Any] | None = None,
-        target_transform: Callable[[Any], Any] | None = None,
-        dataset_transform: Callable[[Any], Any] | None = None,
-        class_augmentations: list[Any] | None = None,
+        **settings: Any,
     ) -> None:
         if mode not in ("RGB", "L"):
             raise SettingError("mode_of_images", mode, "choose RGB, or L for grey")
         self._root, self._mode, self._skip_unreadable = Path(root).expanduser().absolute(), mode, skip_unreadable
         self._ratio, self._split_seed = ratio, split_seed
-        super().__init__(
-            num_classes_per_task,
-            *(meta_train, meta_val, meta_test, meta_split),
-            *(transform, target_transform, dataset_transform, class_augmentations),
-        )
+        super().__init__(num_classes_per_task, **settings)
 
     @accessible("data.root")
     def listed(self, split: str) -> tuple[dict[str, list[Path]], list[Path]]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from torchmeta.utils.data import ClassDataset, CombinationMetaDataset, Dataset
 
+from lightning_maml.arguments import checked
+
 
 class ListedDataset(CombinationMetaDataset):  # type: ignore[misc]
     """N-way tasks over classes whose samples a subclass lists, and opens one by one.
@@ -19,6 +21,7 @@ class ListedDataset(CombinationMetaDataset):  # type: ignore[misc]
         class_augmentations: new classes made from these, e.g. `[torchmeta.transforms.Rotation([90, 180, 270])]`.
     """
 
+    @checked
     def __init__(
         self,
         num_classes_per_task: int,
@@ -29,7 +32,7 @@ class ListedDataset(CombinationMetaDataset):  # type: ignore[misc]
         transform: Callable[[Any], Any] | None = None,
         target_transform: Callable[[Any], Any] | None = None,
         dataset_transform: Callable[[Any], Any] | None = None,
-        class_augmentations: list[Any] | None = None,
+        class_augmentations: Sequence[Any] | None = None,
     ) -> None:
         dataset = _ListedClasses(meta_train, meta_val, meta_test, meta_split, class_augmentations)
         classes, dataset.sources = self.listed(dataset.meta_split)

@@ -1,6 +1,5 @@
 """Few-shot tasks over your own texts: a file is a class, a line is a sample."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ class TextFolder(ListedDataset):
     Args:
         root: the folder.
         num_classes_per_task: N.
-        meta_train, meta_val, meta_test, meta_split: which split; exactly one.
         ratio: without folders for the splits, the share of the classes of each.
         split_seed: without folders for the splits, which classes are in which.
-        transform: applied to a text; such as `HashedWords`, which makes it token ids.
-        target_transform, dataset_transform, class_augmentations: as `ListedDataset` takes them.
+        settings: the split and the transforms, as `ListedDataset` takes them: one that makes a text token ids, such as
+            `HashedWords`.
 
     Raises:
         SettingError: if the folder is missing or holds no classes, or a file is not UTF-8 or has no text.
@@ -32,23 +30,12 @@ class TextFolder(ListedDataset):
         self,
         root: str,
         num_classes_per_task: int,
-        meta_train: bool = False,
-        meta_val: bool = False,
-        meta_test: bool = False,
-        meta_split: str | None = None,
         ratio: Shares = (0.6, 0.2, 0.2),
         split_seed: Seed = 0,
-        transform: Callable[[Any], Any] | None = None,
-        target_transform: Callable[[Any], Any] | None = None,
-        dataset_transform: Callable[[Any], Any] | None = None,
-        class_augmentations: list[Any] | None = None,
+        **settings: Any,
     ) -> None:
         self._root, self._ratio, self._split_seed = Path(root).expanduser().absolute(), ratio, split_seed
-        super().__init__(
-            num_classes_per_task,
-            *(meta_train, meta_val, meta_test, meta_split),
-            *(transform, target_transform, dataset_transform, class_augmentations),
-        )
+        super().__init__(num_classes_per_task, **settings)
 
     @accessible("data.root")
     def listed(self, split: str) -> tuple[dict[str, list[str]], list[Path]]:
