@@ -26,8 +26,6 @@ _SHARDS = "it puts the sharded weights back in every forward pass, so that inner
 _CLUSTER = {"MASTER_ADDR", "SLURM_NTASKS"}  # torchrun's, and who starts by hand; SLURM's
 # Of what Lightning takes, the harmless values, and what to give instead of others.
 _REFUSED: tuple[tuple[str, tuple[Any, ...], str], ...] = (
-    ("max_epochs", (None, "not 0"), "nothing would be trained; train.fit=false tests a checkpoint"),
-    ("max_steps", (None, "not 0"), "nothing would be trained; train.fit=false tests a checkpoint"),
     ("gradient_clip_val", (None,), "use algorithm.gradient_clip_val={}"),
     ("accumulate_grad_batches", (1,), "use algorithm.accumulate={}"),
     ("inference_mode", (False,), "adaptation needs gradients in evaluation; give Trainer(inference_mode=False)"),
@@ -104,9 +102,12 @@ def check_trainer_settings(settings: Mapping[str, Any]) -> None:
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         raise SettingError.of(error, name, ranged[name]) from error
+    for name in ("max_epochs", "max_steps"):
+        if settings.get(name) == 0:
+            raise SettingError(name, 0, "nothing would be trained; train.fit=false tests a checkpoint")
     for name, harmless, rule in _REFUSED:
         value = settings.get(name, harmless[0])
-        if value not in harmless and not ("not 0" in harmless and value != 0):
+        if value not in harmless:
             raise SettingError(name, value, rule.format(value))
     precision = str(settings.get("precision"))
     if precision in _PRECISIONS:
