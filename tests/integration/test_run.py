@@ -16,6 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
+from lightning_maml.reports.announcements import shown
 from tests.integration.command import TINY, environment, job_folder, run, succeed, tiny
 from tests.integration.ends import rows
 from tests.integration.wandb_file import offline_folders, wandb_run
@@ -64,7 +65,7 @@ def test_the_run_folder_holds_what_is_promised(tmp_path: Path) -> None:
         "method: maml, inner_loop=higher, 1 inner step",
         "data: glyphs, 5-way 1-shot, 2 queries, meta-batches of 2 tasks; 440 / 76 / 112 classes in train / val / test",
         "network: conv4_small, 541 parameters learned, on cpu",
-        f"folder: {tmp_path}",
+        f"folder: {shown(str(tmp_path))}",
         "meta-training: 6 meta-updates",
     ):
         assert output.index(f"] {line}") < output.index("meta-update 3, epoch 1")
